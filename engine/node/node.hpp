@@ -1,0 +1,134 @@
+// The engine's public face: one Node is one peer of a run. It owns a loop thread with every socket, timer and core
+// object; the trainer's thread meets it here only, hands over a flat gradient and gets it back averaged, with a report
+// of what happened to every chunk and every peer.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <future>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/base/ids.hpp"
+#include "engine/base/result.hpp"
+#include "engine/base/time.hpp"
+
+namespace papilio {
+
+enum class Role : std::uint8_t {
+  miner,      // contributes and reduces
+  client,     // contributes and receives; its part is empty; needs no reachable address
+  validator,  // judges: receives and checks, contributes nothing (not part of rounds yet)
+};
+
+struct NodeConfig {
+  std::string run_id = "papilio";
+  Fingerprint fingerprint;  // of the model and the run: model_fingerprint()
+  Role role = Role::miner;
+  std::string listen;                                 // ADDRESS:PORT; empty for clients
+  std::vector<std::string> peers;                     // ADDRESS:PORT of the others, dialled until they answer
+  std::uint32_t group_size = 0;                       // members to wait for before the first round; 0 means 1 + peers
+  std::uint64_t elements = 0;                         // of the flat gradient, fp32
+  std::uint64_t target_batch = 0;                     // samples of the whole group that make one epoch
+  std::string transport = "auto";                     // auto, uring, uv
+  std::string congestion_control;                     // empty: cubic towards the local host, else the system's default
+  std::uint64_t rate_bytes_per_s = 0;                 // this node's qualified rate each way; 0: unknown, all alike
+  std::size_t chunk_bytes = 0;                        // 0: chosen from the gradient's size and the rates
+  std::uint32_t flows = 0;                            // connections per peer; 0: 1 on the local host, 4 elsewhere
+  Duration round_timeout = std::chrono::seconds(30);  // from a round's start to its deadline
+  Duration connect_timeout = std::chrono::seconds(10);  // one dial, one handshake
+  Duration join_timeout = std::chrono::seconds(120);    // until group_size members are there
+};
+
+// What happened to one peer in one round.
+struct PeerReport {
+  PeerId peer;
+  std::string address;
+  Role role = Role::miner;
+  double weight = 0;                   // as it announced it
+  std::uint64_t contributions_in = 0;  // chunks of it that we reduced
+  std::uint64_t averages_in = 0;       // chunks it reduced for us
+  std::uint64_t bytes_in = 0, bytes_out = 0;
+  bool cut_off = false;
+  std::string reason;  // why it was cut off; empty otherwise
+};
+
+struct RoundReport {
+  RoundId round = 0;
+  std::uint64_t epoch = 0;
+  double seconds = 0;
+  std::uint32_t members = 0;  // in the roster, this node included
+  // Per chunk: the members whose gradients the average holds (bit i: members in the order of `peers`, self included),
+  // or 0: the chunk is this node's local gradient.
+  std::vector<Coverage> chunks;
+  double coverage = 0;  // mean over elements of contributors / members; a local chunk counts 0
+  std::uint64_t local_chunks = 0;
+  std::uint64_t bytes_sent = 0, bytes_received = 0;
+  std::uint64_t digest = 0;   // of the values; equal for members that hold the same averages
+  std::uint64_t samples = 0;  // sum of the members' weights, as far as known here
+  std::vector<PeerReport> peers;
+  bool canceled = false;
+  std::string error;  // why the round could not run at all (then the gradient is untouched); empty otherwise
+};
+
+struct GroupProgress {
+  std::uint64_t epoch = 0;          // the group's epoch: rounds completed
+  std::uint64_t local_epoch = 0;    // rounds completed by this node
+  std::uint64_t local_samples = 0;  // this node's samples towards the current epoch
+  std::uint64_t group_samples = 0;  // all members' samples towards the current epoch
+  std::uint64_t total_samples = 0;  // all members' samples since the start of the run, as far as known here
+  std::uint32_t members = 0;        // connected peers, this node included
+  bool round_open = false;          // the target is reached or a round was announced: call all_reduce now
+  bool left = false;                // stop() was called
+  std::uint32_t in_agreement = 0;   // members whose last reported model digest equals this node's, itself included
+};
+
+class Node {
+ public:
+  // Starts the loop thread, listens and dials. Errors name the key, the value and the remedy.
+  static Result<std::unique_ptr<Node>> start(NodeConfig config);
+  // Leaves: the others see a goodbye, not a fault. Blocks until the loop thread ended (bounded by 2 s).
+  virtual ~Node() = default;
+
+  [[nodiscard]] virtual PeerId id() const = 0;
+  [[nodiscard]] virtual std::string listen_address() const = 0;  // with the real port
+  [[nodiscard]] virtual std::string transport() const = 0;       // which backend, and why
+
+  // Blocks until group_size members are connected. Error after join_timeout, naming who is missing.
+  virtual Status wait_for_group() = 0;
+
+  // The trainer worked through `samples` more samples towards the current epoch. Cheap, any time.
+  virtual void add_samples(std::uint64_t samples) = 0;
+  [[nodiscard]] virtual GroupProgress progress() const = 0;
+  // Blocks until progress().round_open or progress().left, or until the timeout; for trainers that have nothing else to
+  // do.
+  virtual GroupProgress wait_for_round(Duration timeout) = 0;
+
+  // Averages `gradient` (config.elements floats, host memory, page-aligned memory is fastest) over the group, in place,
+  // weighted by `weight` (positive, finite: the samples behind this gradient). The gradient belongs to the engine until
+  // the future is ready, which is at the round's deadline at the latest. Every chunk is then either the average over
+  // the members listed in the report or this node's own values, bit for bit. One round at a time.
+  virtual std::future<RoundReport> all_reduce(std::span<float> gradient, double weight) = 0;
+
+  // Ends the round in flight: what is averaged stays averaged, the rest stays local; report.canceled is set.
+  virtual void cancel() = 0;
+
+  // The digest of this node's model after its optimiser step, told to the others so that divergence is noticed.
+  virtual void report_model_digest(std::uint64_t epoch, std::uint64_t digest) = 0;
+
+  // Asks for a clean departure (signal handlers call it through request_stop): rounds are canceled, a goodbye is sent.
+  virtual void stop() = 0;
+};
+
+// Hash of parameter names, shapes and dtypes and the run id; order matters.
+struct ParameterShape {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  std::string dtype = "float32";
+};
+Fingerprint model_fingerprint(std::string_view run_id, std::span<const ParameterShape> parameters);
+
+}  // namespace papilio

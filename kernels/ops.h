@@ -1,0 +1,30 @@
+// The arithmetic of a round, over spans of one chunk. Each operation has a scalar reference (kernels/scalar.cc); faster
+// versions are held against it. Nothing here allocates, locks or knows about peers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace papilio::kernels {
+
+// sum[i] = own_scale * sum[i] + weight * values[i]. The first contribution to a chunk passes the reducer's own weight
+// as own_scale (the sum then holds the reducer's raw gradient), later ones pass 1. Sizes are equal; no alignment is
+// needed.
+void accumulate(std::span<float> sum, float own_scale, float weight, std::span<const float> values);
+
+// The last contribution, fused with the division by the total weight:
+// sum[i] = (own_scale * sum[i] + weight * values[i]) * inverse_total.
+void accumulate_and_finalise(std::span<float> sum, float own_scale, float weight, std::span<const float> values,
+                             float inverse_total);
+
+// sum[i] *= inverse_total: for chunks whose last contributor was cut off.
+void finalise(std::span<float> sum, float inverse_total);
+
+// 64-bit XXH3 of a payload (https://github.com/Cyan4973/xxHash, doc/xxhash_spec.md), seed 0. Little-endian hosts only.
+std::uint64_t checksum(std::span<const std::byte> bytes);
+
+// Copies `from` to `to` and returns the checksum of what was copied, reading it once.
+std::uint64_t copy_and_checksum(std::span<std::byte> to, std::span<const std::byte> from);
+
+}  // namespace papilio::kernels
