@@ -159,7 +159,8 @@ class CommandLine::ManualFormatter : public CLI::Formatter {
     for (const CLI::Option* option : app->get_options()) {
       std::string heading = option->get_name(option->get_positional(), true);
       std::replace(heading.begin(), heading.end(), ',', ' ');
-      if (option->get_items_expected_max() != 0 && !option->get_type_name().empty()) heading += " " + option->get_type_name();
+      if (option->get_items_expected_max() != 0 && !option->get_type_name().empty())
+        heading += " " + option->get_type_name();
       if (option->get_required()) heading += "  (required)";
       std::string description = option->get_description();
       if (!option->get_default_str().empty()) description += " Default: " + option->get_default_str() + ".";
@@ -319,7 +320,7 @@ Result<CommandLine::ConfigFile> CommandLine::read_config_file(const std::string&
 
 // CLI11's own messages name the flag at most. Those of our add_* functions are complete and pass through.
 std::string CommandLine::explain(const CLI::ParseError& error) const {
-  const std::string what = error.what();
+  std::string what = error.what();
   if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
     std::vector<std::string> extras = app_.remaining(true);
     if (extras.empty()) return what;
