@@ -107,6 +107,8 @@ void build(Builder& builder, const Average& average) {
 
 void build(Builder& builder, const PartDone& done) { builder.Finish(wire::CreatePartDone(builder, done.round)); }
 
+void build(Builder& builder, const Ready& ready) { builder.Finish(wire::CreateReady(builder, ready.flows)); }
+
 template <typename Table>
 const Table* verified_root(std::span<const std::byte> table) {
   const auto* data = reinterpret_cast<const std::uint8_t*>(table.data());
@@ -203,6 +205,11 @@ bool read(const wire::PartDone& table, Header& header) {
   return true;
 }
 
+bool read(const wire::Ready& table, Header& header) {
+  header = Ready{table.flows()};
+  return true;
+}
+
 template <typename Table>
 bool verify_and_read(std::span<const std::byte> bytes, Header& header) {
   const Table* table = verified_root<Table>(bytes);
@@ -219,6 +226,7 @@ bool read_table(FrameType type, std::span<const std::byte> table, Header& header
     case FrameType::contribution: return verify_and_read<wire::Contribution>(table, header);
     case FrameType::average: return verify_and_read<wire::Average>(table, header);
     case FrameType::part_done: return verify_and_read<wire::PartDone>(table, header);
+    case FrameType::ready: return verify_and_read<wire::Ready>(table, header);
   }
   return false;
 }

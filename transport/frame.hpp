@@ -36,6 +36,7 @@ enum class FrameType : std::uint8_t {
   contribution = 6,
   average = 7,
   part_done = 8,
+  ready = 9,
 };
 
 enum class WireRole : std::uint8_t { miner = 0, client = 1, validator = 2 };
@@ -114,8 +115,12 @@ struct PartDone {
   RoundId round = 0;
 };
 
+struct Ready {
+  std::uint16_t flows = 1;
+};
+
 // Alternatives in the order of FrameType, so that index() + 1 is the type.
-using Header = std::variant<Hello, Refusal, Goodbye, Progress, RoundStart, Contribution, Average, PartDone>;
+using Header = std::variant<Hello, Refusal, Goodbye, Progress, RoundStart, Contribution, Average, PartDone, Ready>;
 [[nodiscard]] FrameType type_of(const Header& header);
 
 // A header in wire form, kept by value: small headers (all that carry payload) need no allocation of their own.

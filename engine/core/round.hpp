@@ -51,6 +51,10 @@ enum class Verdict : std::uint8_t {
 
 inline constexpr double kMaximumWeight = 1e9;
 
+// What is sent first where both could be. Averages first keeps them in the cache of a fast machine; contributions first
+// keeps a slow line busy to the end, because nothing that is sent last waits for anybody else's answer.
+enum class RoundOrder : std::uint8_t { automatic, averages_first, contributions_first };
+
 struct RoundConfig {
   RoundId round = 0;
   MemberIndex self = 0;
@@ -61,9 +65,7 @@ struct RoundConfig {
   TimePoint deadline{};
   // Averages are sent by reference (transport::WriteMode::borrow): the round is over only when their readers said so.
   bool awaits_release = false;
-  // What goes first where both could be sent. Averages first keeps them in the cache of a fast machine; contributions
-  // first keeps a slow line busy to the end, because nothing sent last waits for anybody else's answer.
-  bool averages_first = true;
+  bool averages_first = true;  // see RoundOrder
 };
 
 // What the kernels are to do with a contribution that was accepted:
@@ -107,6 +109,10 @@ class Round {
   [[nodiscard]] Coverage coverage(ChunkIndex chunk) const { return chunks_[chunk].coverage_when_settled; }
   [[nodiscard]] float total_weight(ChunkIndex chunk) const { return static_cast<float>(chunks_[chunk].total_weight); }
   [[nodiscard]] CutOff cut_off(MemberIndex member) const { return peers_[member].cut_off; }
+  // Whether the member needs this member's memory no more.
+  [[nodiscard]] bool has_released(MemberIndex member) const {
+    return peers_[member].part_done_received || peers_[member].averages_sent == 0;
+  }
   [[nodiscard]] bool is_live(MemberIndex member) const { return (live_ & coverage_of(member)) != 0; }
   [[nodiscard]] double announced_weight(MemberIndex member) const { return peers_[member].weight; }
   [[nodiscard]] std::uint32_t contributions_in(MemberIndex member) const { return peers_[member].contributions_in; }
