@@ -1,5 +1,7 @@
 // One table of functions per x86-64 level that the CPU kernels are compiled for. kernels/ops.h picks the best one that
-// this machine runs, once, above the loops; the tests walk through all of them.
+// this machine runs, once, above the loops; the tests walk through all of them. There is no AVX-512
+// level: measured on a Zen 4, it is 4% faster where the chunk is in cache (both move what the second-level cache
+// delivers) and 10 to 25% slower where it comes from memory.
 #pragma once
 
 #include <cstddef>
@@ -24,13 +26,11 @@ struct CpuOperations {
 extern const CpuOperations kBaselineOperations;
 #ifdef PAPILIO_KERNELS_X86
 extern const CpuOperations kAvx2Operations;
-extern const CpuOperations kAvx512Operations;
 #endif
 
 // All that were compiled in, best first.
 inline constexpr const CpuOperations* kCpuOperations[] = {
 #ifdef PAPILIO_KERNELS_X86
-    &kAvx512Operations,
     &kAvx2Operations,
 #endif
     &kBaselineOperations,
