@@ -1,14 +1,17 @@
 #include "transport/socket.hpp"
 
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <limits>
 #include <system_error>
 
@@ -112,6 +115,22 @@ int take_socket_error(int socket) {
 void reset_on_close(int socket) {
   const linger at_once{.l_onoff = 1, .l_linger = 0};
   ::setsockopt(socket, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+
+void begin_orderly_close(int socket) { ::shutdown(socket, SHUT_WR); }
+
+bool orderly_close_is_done(int socket) {
+  std::array<std::byte, 65536> sink;
+  // As much as a receive buffer may hold, not more: a peer that never stops sending must not hold the loop.
+  for (int i = 0; i < 128; ++i) {
+    const ssize_t discarded = ::recv(socket, sink.data(), sink.size(), MSG_DONTWAIT | MSG_TRUNC);
+    if (discarded == 0) return true;
+    if (discarded > 0 || errno == EINTR) continue;
+    if (errno != EAGAIN && errno != EWOULDBLOCK) return true;
+    break;
+  }
+  int unacknowledged = 0;
+  return ::ioctl(socket, SIOCOUTQ, &unacknowledged) != 0 || unacknowledged == 0;
 }
 
 void set_send_buffer_bytes(int socket, std::size_t bytes) { set_integer(socket, SOL_SOCKET, SO_SNDBUF, bytes); }
@@ -235,6 +254,12 @@ void SpliceSender::fill_pipe() {
 }
 
 bool SpliceSender::open_pipe() {
+  // send takes MSG_NOSIGNAL, splice has no such flag: a peer that went away must be EPIPE, not the end of the process.
+  [[maybe_unused]] static const bool ignored = [] {
+    struct sigaction action {};
+    ::sigaction(SIGPIPE, nullptr, &action);
+    return action.sa_handler != SIG_DFL || std::signal(SIGPIPE, SIG_IGN) != SIG_ERR;
+  }();
   int ends[2] = {-1, -1};
   if (::pipe2(ends, O_NONBLOCK | O_CLOEXEC) != 0) return false;
   pipe_out_ = Descriptor(ends[0]);

@@ -47,6 +47,16 @@ Result<Descriptor> open_listening_socket(const Address& address, const SocketOpt
 int take_socket_error(int socket);
 // Makes the coming close(2) of the socket drop what is unsent and show the peer a reset.
 void reset_on_close(int socket);
+
+// Orderly close, in two steps. close(2) alone would answer bytes that the peer is still sending with a reset, and the
+// reset would drop what was not delivered yet: so the writing side is shut first, what still comes in is discarded, and
+// the descriptor is closed once `orderly_close_is_done`, or after kLongestLinger (the kernel then goes on alone).
+inline constexpr Duration kLongestLinger = std::chrono::seconds(1);
+inline constexpr Duration kLingerCheckInterval = std::chrono::milliseconds(5);
+void begin_orderly_close(int socket);
+// Discards what came in; true once the peer has acknowledged everything, ended its side, or is gone.
+[[nodiscard]] bool orderly_close_is_done(int socket);
+
 void set_send_buffer_bytes(int socket, std::size_t bytes);
 // An Address() without family where the socket is not connected.
 Address read_peer_address(int socket);
