@@ -25,9 +25,17 @@ std::uint32_t seed_of(std::uint32_t rank, std::uint32_t iteration) {
   return rank * 0x27d4eb2fU + iteration * 0x165667b1U + 0x1234567U;
 }
 
+// Checking would take longer than averaging without wide vectors.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
+    !defined(__SANITIZE_THREAD__)
+#define PAPILIO_VECTOR_CLONES __attribute__((target_clones("avx2", "default")))
+#else
+#define PAPILIO_VECTOR_CLONES
+#endif
+
 constexpr std::size_t kBlock = 1024;
 
-void add_block(std::array<double, kBlock>& sum, std::array<double, kBlock>& magnitude, std::uint32_t seed,
+PAPILIO_VECTOR_CLONES void add_block(std::array<double, kBlock>& sum, std::array<double, kBlock>& magnitude, std::uint32_t seed,
                std::uint32_t begin, double weight) {
   for (std::size_t i = 0; i < kBlock; ++i) {
     const double value = weight * static_cast<double>(input(seed, begin + static_cast<std::uint32_t>(i)));
@@ -38,6 +46,7 @@ void add_block(std::array<double, kBlock>& sum, std::array<double, kBlock>& magn
 
 }  // namespace
 
+PAPILIO_VECTOR_CLONES
 void fill_inputs(std::span<float> values, std::uint32_t rank, std::uint32_t iteration) {
   const std::uint32_t seed = seed_of(rank, iteration);
   float* const out = values.data();

@@ -42,7 +42,8 @@ Result<std::unique_ptr<Rank>> Rank::make(const WorldOptions& world, std::uint32_
   rounds.self = mesh.self;
   rounds.order = world.order;
   if (world.borrow_from_bytes) rounds.borrow_averages_from_bytes = *world.borrow_from_bytes;
-  self->engine_ = std::make_unique<node::Engine>(*self->io_, mesh, rounds, *self);
+  node::EngineEvents& events = *self;
+  self->engine_ = std::make_unique<node::Engine>(*self->io_, mesh, rounds, events);
   if (auto started = self->engine_->start(); !started) return started.error();
   return self;
 }
