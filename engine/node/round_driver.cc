@@ -45,8 +45,8 @@ std::span<float> RoundDriver::chunk_values(ChunkIndex chunk) const {
   return gradient_.subspan(range.begin, range.size);
 }
 
-// One for every flow that can be in the middle of a payload, and two to spare; the compute queue is inline, so none waits
-// for a kernel.
+// One for every flow that can be in the middle of a payload, and two to spare; the compute queue is inline, so none
+// waits for a kernel.
 std::size_t RoundDriver::slabs_needed() const {
   std::size_t flows = 2;
   for (const auto& peer : mesh_.peers()) flows += peer->flows.size();
@@ -108,8 +108,8 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   config.reduce_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.reduce_by_fraction));
   borrow_ = any_local && gradient.size_bytes() >= config_.borrow_averages_from_bytes;
   config.awaits_release = borrow_;
-  config.averages_first = config_.order == core::RoundOrder::averages_first ||
-                          (config_.order == core::RoundOrder::automatic && any_local);
+  config.averages_first =
+      config_.order == core::RoundOrder::averages_first || (config_.order == core::RoundOrder::automatic && any_local);
   round_.emplace(config, PartitionPlan::make(gradient.size(), plan_members, spec.chunk_bytes));
   chunk_checksums_.assign(round_->plan().chunk_count(), 0);
   for (MemberIndex member = 0; member < spec.members.size(); ++member) {
@@ -133,7 +133,14 @@ void RoundDriver::skip_rounds_to(RoundId round) {
 }
 
 TimePoint RoundDriver::next_deadline() const {
-  TimePoint next = round_ ? round_->next_deadline() : kNever;
+  TimePoint next = kNever;
+  if (round_ && !round_->is_over()) {
+    next = round_->next_deadline();
+  } else if (round_ && shards_in_flight_ == 0) {
+    next = io_.now();  // over since begin(): no event will come
+  } else if (round_ && io_.now() < round_->config().deadline) {
+    next = round_->config().deadline;
+  }
   for (const HeldFlow& held : held_) next = std::min(next, saturating_add(held.since, config_.hold_timeout));
   return next;
 }
@@ -155,7 +162,9 @@ void RoundDriver::handle_time(TimePoint now) {
 void RoundDriver::finish_if_over() {
   if (!round_ || !round_->is_over()) return;
   if (shards_in_flight_ > 0) {
-    // Nothing more is wanted by anybody, yet the kernel still reads from the gradient: those links are stuck.
+    // Nothing more is wanted by anybody, yet the kernel still reads from the gradient. As a rule the news that it is
+    // done comes next (a reducer's answer may overtake it); where it has not by the deadline, the link is stuck.
+    if (!round_->was_canceled() && io_.now() < round_->config().deadline) return;
     for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
       Peer* const peer = member_peers_[member];
       if (peer != nullptr && member_reports_[member].shards_in_flight > 0) {
@@ -175,8 +184,8 @@ void RoundDriver::finish_if_over() {
   events_.on_round_over(std::move(report));
 }
 
-// Peers that may still read borrowed bytes while the trainer is about to change them: cut, so that what they read from the
-// dead connection fails its checksum instead of being averaged.
+// Peers that may still read borrowed bytes while the trainer is about to change them: cut, so that what they read from
+// the dead connection fails its checksum instead of being averaged.
 void RoundDriver::drop_unreleased() {
   for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
     Peer* const peer = member_peers_[member];
@@ -329,7 +338,7 @@ void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how) {
   if (!round_ || peer.member == kNotAMember) return;
   const MemberIndex member = peer.member;
   member_peers_[member] = nullptr;
-  const CutOff reason = how == PeerLeft::goodbye             ? CutOff::departed
+  const CutOff reason = how == PeerLeft::goodbye              ? CutOff::departed
                         : how == PeerLeft::protocol_violation ? CutOff::protocol
                                                               : CutOff::connection_lost;
   round_->handle_cut_off(member, reason);
