@@ -151,12 +151,22 @@ void RoundDriver::handle_time(TimePoint now) {
     run_finalisations();
     wake_senders();
   }
-  RoundId given_up = 0;
-  for (const HeldFlow& held : held_) {
-    if (now >= saturating_add(held.since, config_.hold_timeout)) given_up = std::max(given_up, held.round);
-  }
-  if (given_up > 0 && !round_) skip_rounds_to(given_up);
+  give_up_held(now);
   finish_if_over();
+}
+
+// Only these shards are disregarded: that a peer is ahead, or says so, must not move this node's own count of rounds.
+void RoundDriver::give_up_held(TimePoint now) {
+  const auto first_expired = std::partition(held_.begin(), held_.end(), [&](const HeldFlow& held) {
+    return now < saturating_add(held.since, config_.hold_timeout);
+  });
+  const std::vector<HeldFlow> expired(first_expired, held_.end());
+  held_.erase(first_expired, held_.end());
+  for (const HeldFlow& held : expired) {
+    giving_up_ = held.flow;
+    held.flow->resume();
+    giving_up_ = nullptr;
+  }
 }
 
 void RoundDriver::finish_if_over() {
@@ -244,6 +254,7 @@ transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transpor
   const RoundId round = round_of(header);
   if (round <= last_round_) return {};
   if (!round_ || round > spec_.round) {
+    if (giving_up_ == &flow) return {};
     held_.push_back({.flow = &flow, .round = round, .since = io_.now()});
     return {.verdict = PayloadVerdict::hold, .slab = {}};
   }

@@ -1,7 +1,7 @@
 // Runs rounds: turns frames into events of the core's round, and the core's answers into kernel work and frames. The
-// gradient is averaged where it lies. Contributions to this node's part are received into slabs and accumulated onto it;
-// averages of other parts are received into slabs, checked, and only then written over the local values, so that at any
-// moment every chunk is whole: local or averaged.
+// gradient is averaged where it lies. Contributions to this node's part are received into slabs and accumulated onto
+// it; averages of other parts are received into slabs, checked, and only then written over the local values, so that at
+// any moment every chunk is whole: local or averaged.
 //
 // On the local host, shards go by reference (transport::WriteMode::borrow). A contribution's bytes change only when its
 // average has come back, which shows that the reducer read them; an average's bytes change only after the round, which
@@ -82,6 +82,7 @@ class RoundDriver {
   // For the simulator's checks.
   [[nodiscard]] const core::Round* round() const { return round_ ? &*round_ : nullptr; }
   [[nodiscard]] const transport::SlabPool* pool() const { return pool_.get(); }
+  [[nodiscard]] std::size_t starved_flows() const { return starved_.size(); }
 
  private:
   struct HeldFlow {
@@ -93,6 +94,7 @@ class RoundDriver {
   [[nodiscard]] std::span<float> chunk_values(ChunkIndex chunk) const;
   [[nodiscard]] std::size_t slabs_needed() const;
   void ensure_pool(std::size_t chunk_bytes);
+  void give_up_held(TimePoint now);
   void resume_held();
   void resume_starved();
   void handle_contribution(Peer& peer, const transport::Contribution& header, std::span<const std::byte> payload);
@@ -117,11 +119,12 @@ class RoundDriver {
   RoundId last_round_ = 0;
   TimePoint began_{};
   bool borrow_ = false;
-  std::vector<Peer*> member_peers_;            // by member; null: not connected, or this node
+  std::vector<Peer*> member_peers_;  // by member; null: not connected, or this node
   std::vector<PeerReport> member_reports_;
   std::vector<std::uint64_t> chunk_checksums_;  // of the encoded average; 0 where local
   std::uint32_t shards_in_flight_ = 0;
-  std::vector<HeldFlow> held_;     // their round has not begun here
+  std::vector<HeldFlow> held_;             // their round has not begun here
+  transport::Flow* giving_up_ = nullptr;   // being resumed to be told that its shard is disregarded
   std::vector<transport::Flow*> starved_;  // no slab was free
 };
 
