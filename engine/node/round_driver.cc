@@ -117,6 +117,7 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   }
   run_finalisations();
   resume_held();
+  resume_starved();
   wake_senders();
 }
 
@@ -191,6 +192,7 @@ void RoundDriver::finish_if_over() {
   for (const auto& peer : mesh_.peers()) peer->member = kNotAMember;
   member_peers_.clear();
   resume_held();  // late shards of this round; shards of later ones are asked about again and held
+  resume_starved();
   events_.on_round_over(std::move(report));
 }
 
@@ -440,6 +442,7 @@ void RoundDriver::resume_starved() {
 void RoundDriver::handle_flow_gone(transport::Flow& flow) {
   std::erase_if(held_, [&](const HeldFlow& held) { return held.flow == &flow; });
   std::erase(starved_, &flow);
+  resume_starved();  // the slab of a half payload came back
 }
 
 }  // namespace papilio::node
