@@ -59,8 +59,9 @@ struct MeshConfig {
 // Several flows lift one connection's window limit on long paths; measured in ARCHITECTURE.md.
 inline constexpr std::uint16_t kRemoteFlows = 4;
 
-// Sockets as measured best: towards the local host cubic and fixed buffers (small enough to stay in the cache), elsewhere
-// the system's congestion control and automatic buffers, with little waiting unsent so that flows can share the work.
+// Sockets as measured best: towards the local host cubic and fixed buffers (small enough to stay in the cache),
+// elsewhere the system's congestion control and automatic buffers, with little waiting unsent so that flows can share
+// the work.
 [[nodiscard]] transport::SocketOptions default_socket_options(bool local_host, const std::string& congestion_control);
 
 class MeshEvents {
