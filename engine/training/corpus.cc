@@ -23,7 +23,7 @@ constexpr std::array<const char*, 11> kDefaultFiles = {"GPL-3",      "GPL-2",   
                                                        "Apache-2.0", "Artistic", "MPL-1.1"};
 
 Error data_error(const std::string& path, const std::string& what) {
-  return usage_error("data: " + path + " " + what + "; " + kRemedy);
+  return usage_error("--data: '" + path + "' " + what + "; " + kRemedy);
 }
 
 Result<std::vector<std::uint8_t>> read_file(const std::string& path) {
@@ -75,7 +75,7 @@ Result<Corpus> Corpus::from_bytes(std::string name, std::span<const std::uint8_t
   PAPILIO_ASSERT(context > 0);
   if (bytes.empty()) return data_error(name, "is empty");
   if (bytes.size() < context + 1) {
-    return usage_error("data: " + name + " has " + std::to_string(bytes.size()) + " bytes, but a context of " +
+    return usage_error("--data: '" + name + "' has " + std::to_string(bytes.size()) + " bytes, but a context of " +
                        std::to_string(context) + " needs at least " + std::to_string(context + 1) +
                        "; name a longer file with --data or a smaller --context");
   }

@@ -184,7 +184,7 @@ class TorchLearner final : public Learner {
   // What can be wrong with a file that somebody else made; a model of ours passes trivially.
   Status check(const std::string& name) {
     if (values_.empty()) {
-      return usage_error("model: " + name + " has no trainable parameters; save it with requires_grad set");
+      return usage_error("--model: " + name + " has no trainable parameters; save it with requires_grad set");
     }
     for (std::size_t i = 0; i < values_.size(); ++i) {
       if (values_[i].scalar_type() == torch::kFloat32 && values_[i].device().is_cpu()) continue;
@@ -201,8 +201,8 @@ class TorchLearner final : public Learner {
     }
     std::string shape;
     for (const std::int64_t size : answer.sizes()) shape += (shape.empty() ? "" : ", ") + std::to_string(size);
-    return usage_error("model: " + name + " answers tokens [1, " + std::to_string(context) + "] with logits [" + shape +
-                       "]; they have to be [1, " + std::to_string(context) + ", V] with V at least " +
+    return usage_error("--model: " + name + " answers tokens [1, " + std::to_string(context) + "] with logits [" +
+                       shape + "]; they have to be [1, " + std::to_string(context) + ", V] with V at least " +
                        std::to_string(symbols_) + ", the symbols of the corpus");
   }
 
@@ -329,7 +329,7 @@ Result<std::unique_ptr<Learner>> Learner::create(const ModelSettings& settings, 
     if (auto prepared = learner->prepare(); !prepared) return prepared.error();
     return std::unique_ptr<Learner>(std::move(learner));
   } catch (const std::exception& error) {
-    return usage_error("model: " + settings.name + " cannot be used (" + first_line(error) +
+    return usage_error("--model: " + settings.name + " cannot be used (" + first_line(error) +
                        "); name a TorchScript file that takes tokens [B, T], or tiny, small or base");
   }
 }

@@ -37,8 +37,8 @@ constexpr std::array<Limit, 4> kLimits = {{
 Result<ModelSettings> resolve_file(ModelSettings settings) {
   struct stat status {};
   if (::stat(settings.name.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) {
-    return usage_error("model: there is no file " + settings.name +
-                       "; name a TorchScript file, or one of the presets tiny, small, base");
+    return usage_error("--model: there is no file '" + settings.name +
+                       "'; name a TorchScript file, or one of the presets tiny, small, base");
   }
   if (settings.layers != 0 || settings.width != 0 || settings.heads != 0) {
     return usage_error("layers, width and heads cannot be set for the TorchScript model " + settings.name +
@@ -54,8 +54,8 @@ Result<ModelSettings> resolve_model(ModelSettings settings) {
   for (const Limit& limit : kLimits) {
     const std::uint32_t value = settings.*limit.value;
     if (value > limit.maximum) {
-      return usage_error(std::string(limit.key) + ": " + std::to_string(value) + " is out of range; choose 1 to " +
-                         std::to_string(limit.maximum));
+      return usage_error("--" + std::string(limit.key) + ": '" + std::to_string(value) +
+                         "' is out of range; choose 1 to " + std::to_string(limit.maximum));
     }
   }
   if (std::string_view(settings.name).ends_with(".pt")) return resolve_file(std::move(settings));
@@ -65,15 +65,15 @@ Result<ModelSettings> resolve_model(ModelSettings settings) {
     if (settings.name == candidate.name) preset = &candidate;
   }
   if (preset == nullptr) {
-    return usage_error("model: there is no model named \"" + settings.name +
-                       "\"; choose tiny, small or base, or a TorchScript file that ends in .pt");
+    return usage_error("--model: there is no model named '" + settings.name +
+                       "'; choose tiny, small or base, or a TorchScript file that ends in .pt");
   }
   if (settings.layers == 0) settings.layers = preset->layers;
   if (settings.width == 0) settings.width = preset->width;
   if (settings.heads == 0) settings.heads = preset->heads;
   if (settings.context == 0) settings.context = preset->context;
   if (settings.width % settings.heads != 0) {
-    return usage_error("heads: " + std::to_string(settings.heads) + " does not divide the width of " +
+    return usage_error("--heads: '" + std::to_string(settings.heads) + "' does not divide the width of " +
                        std::to_string(settings.width) + "; choose a divisor");
   }
   return settings;
