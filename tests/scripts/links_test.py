@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -184,10 +185,12 @@ class Topology(unittest.TestCase):
             process.communicate(timeout=PATIENCE_SECONDS)
 
     def setUp(self):
-        if os.geteuid() == 0 and can_make_namespaces():
-            self.expected = None
+        if os.geteuid() != 0:
+            self.expected = (2, 'run it with sudo')
+        elif not all(shutil.which(tool) for tool in ('ip', 'tc', 'iperf3')):
+            self.expected = (2, 'apt-get install')
         else:
-            self.expected = (2, 'run it with sudo') if os.geteuid() != 0 else (3, 'need CAP_SYS_ADMIN')
+            self.expected = None if can_make_namespaces() else (3, 'need CAP_SYS_ADMIN')
 
     def finish(self, process, code, message):
         out, error = process.communicate(timeout=PATIENCE_SECONDS)
