@@ -10,7 +10,7 @@ namespace papilio::kernels {
 
 // sum[i] = own_scale * sum[i] + weight * values[i]. The first contribution to a chunk passes the reducer's own weight
 // as own_scale (the sum then holds the reducer's raw gradient), later ones pass 1. Sizes are equal; no alignment is
-// needed.
+// needed; the spans must not overlap (both asserted).
 void accumulate(std::span<float> sum, float own_scale, float weight, std::span<const float> values);
 
 // The last contribution, fused with the division by the total weight:

@@ -20,13 +20,15 @@ class Address {
   // text and the expected form.
   static Result<Address> parse(std::string_view text);
   static Address from_socket(const sockaddr* address, socklen_t length);
-  // An address of the simulated network: host number and port.
+  // An address of the simulated network: host number and port, written `sim/7:31337` (parse takes that, too).
   static Address simulated(std::uint32_t host, std::uint16_t port);
 
   [[nodiscard]] const sockaddr* data() const { return reinterpret_cast<const sockaddr*>(&storage_); }
   [[nodiscard]] socklen_t size() const;
   [[nodiscard]] int family() const { return storage_.ss_family; }
   [[nodiscard]] std::uint16_t port() const;
+  [[nodiscard]] bool is_simulated() const;
+  [[nodiscard]] std::uint32_t simulated_host() const;  // only of a simulated address
   // Loopback addresses: the peer shares this host's memory and its kernel.
   [[nodiscard]] bool is_local_host() const;
   [[nodiscard]] std::string to_string() const;

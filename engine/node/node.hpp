@@ -52,6 +52,7 @@ struct PeerReport {
   std::uint64_t contributions_in = 0;  // chunks of it that we reduced
   std::uint64_t averages_in = 0;       // chunks it reduced for us
   std::uint64_t bytes_in = 0, bytes_out = 0;
+  std::uint32_t shards_in_flight = 0;  // being sent at the moment of the report: 0 when a round is over
   bool cut_off = false;
   std::string reason;  // why it was cut off; empty otherwise
 };

@@ -1,0 +1,76 @@
+#include "engine/node/engine.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace papilio::node {
+
+Engine::Engine(transport::Io& io, MeshConfig mesh, RoundDriverConfig rounds, EngineEvents& events)
+    : io_(io), events_(events), mesh_(io, std::move(mesh), *this), rounds_(io, mesh_, rounds, *this) {}
+
+void Engine::begin_round(const RoundSpec& spec, std::span<float> gradient, double weight) {
+  rounds_.begin(spec, gradient, weight);
+}
+
+void Engine::cancel_round() {
+  rounds_.cancel();
+  rounds_.finish_if_over();
+}
+
+void Engine::turn(TimePoint until) {
+  io_.run_once(std::min(until, next_deadline()));
+  handle_time(io_.now());
+}
+
+TimePoint Engine::next_deadline() const { return std::min(mesh_.next_deadline(), rounds_.next_deadline()); }
+
+void Engine::handle_time(TimePoint now) {
+  if (now >= mesh_.next_deadline()) mesh_.handle_time(now);
+  rounds_.handle_time(now);
+}
+
+void Engine::leave(const std::string& reason, Duration patience) {
+  cancel_round();
+  mesh_.leave(reason);
+  const TimePoint deadline = saturating_add(io_.now(), patience);
+  while (!mesh_.is_closed()) {
+    if (io_.now() >= deadline) mesh_.abort_all();
+    turn(std::min(deadline, saturating_add(io_.now(), std::chrono::milliseconds(100))));
+  }
+}
+
+void Engine::on_peer_joined(Peer& peer) { events_.on_peer_joined(peer); }
+
+void Engine::on_peer_left(Peer& peer, PeerLeft how, const std::string& why) {
+  rounds_.handle_peer_left(peer, how);
+  events_.on_peer_left(peer, how, why);
+}
+
+void Engine::on_control(Peer& peer, const transport::Header& header) {
+  if (const auto* done = std::get_if<transport::PartDone>(&header)) return rounds_.handle_part_done(peer, *done);
+  events_.on_control(peer, header);
+}
+
+transport::PayloadDecision Engine::on_shard_header(Peer& peer, transport::Flow& flow, const transport::Header& header,
+                                                   std::size_t payload_bytes) {
+  return rounds_.handle_shard_header(peer, flow, header, payload_bytes);
+}
+
+void Engine::on_shard(Peer& peer, const transport::Header& header, transport::Slab payload,
+                      std::size_t payload_bytes) {
+  rounds_.handle_shard(peer, header, std::move(payload), payload_bytes);
+}
+
+bool Engine::next_shard(Peer& peer, transport::OutgoingFrame& frame) { return rounds_.next_shard(peer, frame); }
+
+void Engine::on_shard_out(Peer* peer, std::uint64_t tag, bool sent) { rounds_.handle_shard_out(peer, tag, sent); }
+
+void Engine::on_flow_gone(transport::Flow& flow) { rounds_.handle_flow_gone(flow); }
+
+void Engine::on_refused(const transport::Address& address, const std::string& why) {
+  events_.on_refused(address, why);
+}
+
+void Engine::on_round_over(RoundReport report) { events_.on_round_over(std::move(report)); }
+
+}  // namespace papilio::node

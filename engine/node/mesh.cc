@@ -1,0 +1,460 @@
+#include "engine/node/mesh.hpp"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/base/assert.hpp"
+#include "engine/base/limits.hpp"
+#include "engine/base/random.hpp"
+
+namespace papilio::node {
+
+using transport::Flow;
+using transport::Header;
+using transport::Hello;
+using transport::Refusal;
+using transport::RefusalReason;
+
+transport::SocketOptions default_socket_options(bool local_host, const std::string& congestion_control) {
+  transport::SocketOptions options;
+  options.congestion_control = congestion_control;
+  if (local_host) {
+    if (congestion_control.empty()) options.congestion_control = "cubic";
+    options.send_buffer_bytes = options.receive_buffer_bytes = std::size_t{512} << 10U;
+  } else {
+    options.unsent_low_water_bytes = std::size_t{256} << 10U;
+  }
+  return options;
+}
+
+Mesh::Mesh(transport::Io& io, MeshConfig config, MeshEvents& events)
+    : io_(io), config_(std::move(config)), events_(events), next_session_(Random::mix(config_.seed + 1)) {
+  for (const transport::Address& address : config_.peers) add_address(address);
+}
+
+Mesh::~Mesh() { PAPILIO_ASSERT_VALUES(connections_.empty(), connections_.size(), 0); }
+
+Status Mesh::start() {
+  if (!config_.listen) return Done{};
+  const bool local = config_.listen->is_local_host();
+  auto listening = io_.listen(*config_.listen, local ? config_.local_options : config_.remote_options, *this);
+  if (!listening) return listening.error();
+  listener_ = *listening;
+  return Done{};
+}
+
+std::optional<transport::Address> Mesh::listen_address() const {
+  if (listener_ == nullptr) return std::nullopt;
+  return listener_->address();
+}
+
+void Mesh::add_address(const transport::Address& address) {
+  Dial dial;
+  dial.address = address;
+  dial.wait = config_.redial_first;
+  dials_.push_back(dial);
+}
+
+Peer* Mesh::find(const PeerId& id) const {
+  for (const auto& peer : peers_) {
+    if (peer->id == id) return peer.get();
+  }
+  return nullptr;
+}
+
+std::vector<std::string> Mesh::unanswered() const {
+  std::vector<std::string> addresses;
+  for (const Dial& dial : dials_) {
+    if (!dial.answered) addresses.push_back(dial.address.to_string());
+  }
+  return addresses;
+}
+
+void Mesh::send_control(Peer& peer, const Header& header) {
+  if (!peer.flows.empty()) peer.flows.front()->send_control(header);
+}
+
+void Mesh::wake_sender(Peer& peer) {
+  // By index: a flow that fails while it sends leaves the list.
+  for (std::size_t i = 0; i < peer.flows.size(); ++i) peer.flows[i]->wake_sender();
+}
+
+// ---- dialling
+
+TimePoint Mesh::next_deadline() const {
+  TimePoint next = kNever;
+  for (const Connection& connection : connections_) next = std::min(next, connection.deadline);
+  if (leaving_) return next;
+  for (const Dial& dial : dials_) {
+    if (!dial.busy && !dial.given_up) next = std::min(next, dial.next_try);
+  }
+  return next;
+}
+
+void Mesh::handle_time(TimePoint now) {
+  if (!leaving_) {
+    for (Dial& dial : dials_) {
+      if (dial.busy || dial.given_up || now < dial.next_try) continue;
+      if (is_linked_to(dial.address)) {
+        dial.answered = true;
+        dial.next_try = saturating_add(now, config_.redial_most);
+      } else {
+        dial_now(dial);
+      }
+    }
+  }
+  for (Connection& connection : connections_) {
+    if (now < connection.deadline) continue;
+    connection.deadline = kNever;
+    if (connection.stage == Stage::closing) {
+      connection.flow.abort();
+      continue;
+    }
+    counters_.handshake_timeouts += 1;
+    spdlog::log(connection.dialled ? spdlog::level::debug : spdlog::level::warn,
+                "{}: connection closed: no complete hello within {:.1f} s", connection.address,
+                to_seconds(config_.handshake_timeout));
+    close_quietly(connection);
+  }
+}
+
+// The peer there dialled this node first.
+bool Mesh::is_linked_to(const transport::Address& address) const {
+  const std::string text = address.to_string();
+  return std::any_of(peers_.begin(), peers_.end(), [&](const auto& peer) { return peer->listen == text; });
+}
+
+void Mesh::dial_now(Dial& dial) {
+  dial.busy = true;
+  const bool local = dial.address.is_local_host();
+  Connection& connection = new_connection(dial.address.to_string(), local);
+  connection.dialled = true;
+  connection.dial = &dial;
+  const std::uint16_t flows = config_.flows != 0 ? config_.flows : (local ? std::uint16_t{1} : kRemoteFlows);
+  connection.hello = own_hello(next_session_ = Random::mix(next_session_ + 1), 0, flows);
+  connection.flow.dial(io_, dial.address, local ? config_.local_options : config_.remote_options);
+}
+
+void Mesh::dial_further_flows(Peer& peer, const transport::Address& address) {
+  const std::uint16_t flows = connection_of(*peer.flows.front()).hello.flows;
+  for (std::uint16_t flow = 1; flow < flows; ++flow) {
+    Connection& connection = new_connection(peer.address, peer.is_local_host);
+    connection.dialled = true;
+    connection.peer = &peer;
+    connection.hello = own_hello(peer.session, flow, flows);
+    connection.flow.dial(io_, address, peer.is_local_host ? config_.local_options : config_.remote_options);
+  }
+}
+
+void Mesh::schedule_redial(Dial& dial) {
+  dial.busy = false;
+  dial.next_try = saturating_add(io_.now(), dial.wait);
+  dial.wait = std::min(dial.wait * 2, config_.redial_most);
+}
+
+Mesh::Connection& Mesh::new_connection(const std::string& address, bool is_local_host) {
+  Connection& connection = connections_.emplace_back(static_cast<FlowEvents&>(*this));
+  connection.position = std::prev(connections_.end());
+  connection.flow.context = &connection;
+  connection.address = address;
+  connection.is_local_host = is_local_host;
+  connection.deadline = saturating_add(io_.now(), config_.handshake_timeout);
+  return connection;
+}
+
+Hello Mesh::own_hello(std::uint64_t session, std::uint16_t flow, std::uint16_t flows) const {
+  return Hello{.peer = config_.self,
+               .fingerprint = config_.fingerprint,
+               .run_id = config_.run_id,
+               .role = config_.role,
+               .session = session,
+               .flow = flow,
+               .flows = flows,
+               .listen = listener_ != nullptr ? listener_->address().to_string() : std::string(),
+               .rate_bytes_per_s = config_.rate_bytes_per_s,
+               .elements = config_.elements,
+               .software = "papilio " PAPILIO_VERSION};
+}
+
+// ---- handshake
+//
+//   dialler                      acceptor
+//   Hello            ->
+//                    <-          Hello, or Refusal and end
+//   Ready            ->          (only now does the acceptor use the link)
+//
+// When two peers dial each other at once, both accept the other's hello. The dialler that sees the answer to its own
+// hello while an unconfirmed connection of the same peer is waiting keeps the one that the lower id dialled; both
+// decide alike.
+
+void Mesh::on_accepted(transport::Stream& stream) {
+  const transport::Address address = stream.peer_address();
+  Connection& connection = new_connection(address.to_string(), address.is_local_host());
+  connection.stage = Stage::awaiting_hello;
+  connection.flow.adopt(stream);
+  const auto pending = std::count_if(connections_.begin(), connections_.end(), [](const Connection& other) {
+    return !other.dialled && other.stage == Stage::awaiting_hello;
+  });
+  if (leaving_ || pending > config_.maximum_pending) {
+    if (!leaving_) spdlog::warn("{}: refused: {} connections without a hello already", connection.address, pending - 1);
+    connection.stage = Stage::closing;
+    connection.flow.abort();
+  }
+}
+
+void Mesh::on_flow_connected(Flow& flow) {
+  Connection& connection = connection_of(flow);
+  if (connection.stage != Stage::connecting) return;
+  connection.stage = Stage::awaiting_hello;
+  flow.send_control(connection.hello);
+}
+
+void Mesh::on_frame(Flow& flow, const Header& header, transport::Slab payload, std::size_t payload_bytes) {
+  Connection& connection = connection_of(flow);
+  if (connection.stage == Stage::closing) return;
+  if (connection.stage == Stage::established) {
+    if (payload_bytes > 0) return events_.on_shard(*connection.peer, header, std::move(payload), payload_bytes);
+    if (const auto* goodbye = std::get_if<transport::Goodbye>(&header)) {
+      return lose_peer(*connection.peer, PeerLeft::goodbye, goodbye->reason);
+    }
+    if (std::holds_alternative<transport::Ready>(header)) return;
+    if (std::holds_alternative<Hello>(header) || std::holds_alternative<Refusal>(header)) {
+      return violate(connection, "a second hello");
+    }
+    return events_.on_control(*connection.peer, header);
+  }
+  if (const auto* hello = std::get_if<Hello>(&header); hello != nullptr && connection.stage == Stage::awaiting_hello) {
+    return connection.dialled ? handle_hello_of_acceptor(connection, *hello)
+                              : handle_hello_of_dialler(connection, *hello);
+  }
+  if (std::holds_alternative<transport::Ready>(header) && connection.stage == Stage::awaiting_ready) {
+    return handle_ready(connection);
+  }
+  if (const auto* refusal = std::get_if<Refusal>(&header); refusal != nullptr && connection.dialled) {
+    return handle_refusal(connection, *refusal);
+  }
+  violate(connection, "a frame before the hello");
+}
+
+std::optional<Refusal> Mesh::objection_to(const Hello& hello) const {
+  if (hello.run_id != config_.run_id) {
+    return Refusal{RefusalReason::wrong_run, "this run is '" + config_.run_id + "', yours is '" + hello.run_id + "'"};
+  }
+  if (hello.fingerprint != config_.fingerprint || hello.elements != config_.elements) {
+    return Refusal{RefusalReason::wrong_model, "the model fingerprints differ (" + std::to_string(config_.elements) +
+                                                   " parameters here, " + std::to_string(hello.elements) +
+                                                   " there): use the same model settings"};
+  }
+  if (hello.peer == config_.self) return Refusal{RefusalReason::same_peer, "a node dialled itself"};
+  return std::nullopt;
+}
+
+void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
+  connection.hello = hello;
+  if (const auto objection = objection_to(hello)) {
+    counters_.refused += 1;
+    spdlog::warn("{}: refused ({}): {}", connection.address, to_string(objection->reason), objection->detail);
+    return refuse(connection, *objection);
+  }
+  Peer* const peer = find(hello.peer);
+  if (hello.flow > 0) {
+    if (peer == nullptr || peer->session != hello.session || peer->flows.size() >= kMaximumFlows) {
+      return refuse(connection, {RefusalReason::busy, "no link with that session"});
+    }
+    connection.flow.send_control(own_hello(hello.session, hello.flow, hello.flows));
+    establish(connection);
+    return wake_sender(*peer);
+  }
+  if (peer != nullptr) return refuse(connection, {RefusalReason::same_peer, "already connected"});
+  connection.stage = Stage::awaiting_ready;
+  connection.flow.send_control(own_hello(hello.session, 0, hello.flows));
+}
+
+void Mesh::handle_hello_of_acceptor(Connection& connection, const Hello& hello) {
+  if (const auto objection = objection_to(hello)) {
+    counters_.refused += 1;
+    if (hello.peer != config_.self) {
+      spdlog::warn("{}: not joined ({}): {}", connection.address, to_string(objection->reason), objection->detail);
+    }
+    return handle_refusal(connection, *objection);
+  }
+  if (connection.dial != nullptr) connection.dial->answered = true;
+  if (connection.hello.flow > 0) {
+    Peer* const peer = connection.peer;
+    establish(connection);
+    return wake_sender(*peer);
+  }
+  Connection* const rival = pending_from(hello.peer);
+  if (find(hello.peer) != nullptr || (rival != nullptr && hello.peer < config_.self)) {
+    return close_quietly(connection);  // the other connection is, or will be, the link
+  }
+  if (rival != nullptr) close_quietly(*rival);
+  const std::uint64_t session = connection.hello.session;
+  const std::uint16_t flows = connection.hello.flows;
+  connection.hello = hello;
+  connection.hello.session = session;
+  connection.hello.flows = flows;
+  connection.flow.send_control(transport::Ready{flows});
+  const transport::Address address = connection.dial->address;
+  connection.dial->wait = config_.redial_first;
+  Peer& peer = establish(connection);
+  dial_further_flows(peer, address);
+  events_.on_peer_joined(peer);
+}
+
+void Mesh::handle_ready(Connection& connection) {
+  if (find(connection.hello.peer) != nullptr) return close_quietly(connection);
+  events_.on_peer_joined(establish(connection));
+}
+
+Mesh::Connection* Mesh::pending_from(const PeerId& id) {
+  for (Connection& connection : connections_) {
+    if (connection.stage == Stage::awaiting_ready && connection.hello.peer == id) return &connection;
+  }
+  return nullptr;
+}
+
+Peer& Mesh::establish(Connection& connection) {
+  connection.stage = Stage::established;
+  connection.deadline = kNever;
+  Peer* peer = connection.peer != nullptr ? connection.peer : find(connection.hello.peer);
+  if (peer == nullptr) {
+    peer = peers_.emplace_back(std::make_unique<Peer>()).get();
+    peer->id = connection.hello.peer;
+    peer->role = connection.hello.role;
+    peer->listen = connection.hello.listen;
+    peer->address = connection.address;
+    peer->rate_bytes_per_s = connection.hello.rate_bytes_per_s;
+    peer->session = connection.hello.session;
+    peer->is_local_host = connection.is_local_host;
+    peer->dialled_here = connection.dialled;
+  }
+  connection.peer = peer;
+  peer->flows.push_back(&connection.flow);
+  return *peer;
+}
+
+void Mesh::handle_refusal(Connection& connection, const Refusal& refusal) {
+  const bool final = refusal.reason == RefusalReason::wrong_run || refusal.reason == RefusalReason::wrong_model ||
+                     refusal.reason == RefusalReason::protocol_version ||
+                     (refusal.reason == RefusalReason::same_peer && refusal.detail == "a node dialled itself");
+  if (connection.dial != nullptr) {
+    connection.dial->answered = true;
+    if (final) {
+      connection.dial->given_up = true;
+      events_.on_refused(connection.dial->address, std::string(to_string(refusal.reason)) + ": " + refusal.detail);
+    }
+  }
+  close_quietly(connection);
+}
+
+void Mesh::refuse(Connection& connection, const Refusal& refusal) {
+  connection.stage = Stage::closing;
+  connection.deadline = saturating_add(io_.now(), std::chrono::seconds(1));
+  connection.flow.send_control(refusal);
+  connection.flow.close_after_sending();
+}
+
+void Mesh::violate(Connection& connection, const std::string& what) {
+  counters_.protocol_violations += 1;
+  spdlog::warn("{}: connection closed: {}", connection.address, what);
+  if (connection.stage == Stage::established) return lose_peer(*connection.peer, PeerLeft::protocol_violation, what);
+  close_quietly(connection);
+}
+
+// ---- established flows
+
+transport::PayloadDecision Mesh::on_payload_header(Flow& flow, const Header& header, std::size_t payload_bytes) {
+  Connection& connection = connection_of(flow);
+  if (connection.stage != Stage::established) {
+    violate(connection, "a shard before the hello");
+    return {};
+  }
+  return events_.on_shard_header(*connection.peer, flow, header, payload_bytes);
+}
+
+bool Mesh::next_frame(Flow& flow, transport::OutgoingFrame& frame) {
+  Connection& connection = connection_of(flow);
+  if (connection.stage != Stage::established || !events_.next_shard(*connection.peer, frame)) return false;
+  connection.shard_in_flight = true;
+  connection.shard_tag = frame.tag;
+  return true;
+}
+
+void Mesh::on_frame_sent(Flow& flow, std::uint64_t tag) {
+  Connection& connection = connection_of(flow);
+  connection.shard_in_flight = false;
+  events_.on_shard_out(connection.peer, tag, true);
+}
+
+// ---- ending
+
+void Mesh::on_flow_failed(Flow& flow, const transport::FlowFailure& failure) {
+  Connection& connection = connection_of(flow);
+  if (failure.is_protocol_violation()) return violate(connection, failure.to_string());
+  if (connection.stage == Stage::established) {
+    return lose_peer(*connection.peer, PeerLeft::lost, failure.to_string());
+  }
+  if (connection.peer != nullptr) {  // a further flow that could not be opened: the link lives without it
+    spdlog::debug("{}: further flow not opened: {}", connection.address, failure.to_string());
+  }
+  connection.stage = Stage::closing;
+}
+
+void Mesh::lose_peer(Peer& peer, PeerLeft how, const std::string& why) {
+  const auto found = std::find_if(peers_.begin(), peers_.end(), [&](const auto& each) { return each.get() == &peer; });
+  if (found == peers_.end()) return;
+  departed_.push_back(std::move(*found));
+  peers_.erase(found);
+  peer.flows.clear();
+  for (Connection& connection : connections_) {
+    if (connection.peer != &peer || connection.stage == Stage::closing) continue;
+    connection.stage = Stage::closing;
+    connection.flow.abort();
+  }
+  events_.on_peer_left(peer, how, why);
+}
+
+void Mesh::drop(Peer& peer, const std::string& why) { lose_peer(peer, PeerLeft::dropped, why); }
+
+void Mesh::close_quietly(Connection& connection) {
+  connection.stage = Stage::closing;
+  connection.deadline = saturating_add(io_.now(), std::chrono::seconds(1));
+  connection.flow.close_after_sending();
+}
+
+void Mesh::on_flow_closed(Flow& flow) {
+  Connection& connection = connection_of(flow);
+  events_.on_flow_gone(flow);
+  if (connection.shard_in_flight) events_.on_shard_out(connection.peer, connection.shard_tag, false);
+  if (connection.dial != nullptr) schedule_redial(*connection.dial);
+  Peer* const peer = connection.peer;
+  connections_.erase(connection.position);
+  if (peer == nullptr) return;
+  const bool last = std::none_of(connections_.begin(), connections_.end(),
+                                 [&](const Connection& other) { return other.peer == peer; });
+  if (last) std::erase_if(departed_, [&](const auto& each) { return each.get() == peer; });
+}
+
+void Mesh::leave(const std::string& reason) {
+  if (leaving_) return;
+  leaving_ = true;
+  if (listener_ != nullptr) std::exchange(listener_, nullptr)->close();
+  for (const auto& peer : peers_) send_control(*peer, transport::Goodbye{reason});
+  for (Connection& connection : connections_) {
+    connection.stage = Stage::closing;
+    connection.deadline = saturating_add(io_.now(), std::chrono::seconds(1));
+    connection.flow.close_after_sending();
+  }
+}
+
+void Mesh::abort_all() {
+  for (Connection& connection : connections_) {
+    connection.stage = Stage::closing;
+    connection.flow.abort();
+  }
+}
+
+}  // namespace papilio::node

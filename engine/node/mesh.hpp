@@ -1,0 +1,203 @@
+// Who this node is connected to. The mesh dials the known addresses until they answer, lets peers in whose hello is of
+// the same run and model, refuses the others with a reason, keeps exactly one link (of one or more flows) per peer even
+// when two dial each other at once, and tells a goodbye from a fault. What travels over the links is the owner's
+// business.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/base/ids.hpp"
+#include "engine/base/result.hpp"
+#include "engine/base/time.hpp"
+#include "transport/flow.hpp"
+#include "transport/frame.hpp"
+#include "transport/io.hpp"
+
+namespace papilio::node {
+
+inline constexpr MemberIndex kNotAMember = ~MemberIndex{0};
+
+// One live peer. Owned by the mesh from on_peer_joined to on_peer_left.
+struct Peer {
+  PeerId id;
+  transport::WireRole role = transport::WireRole::miner;
+  std::string listen;   // where it says it listens
+  std::string address;  // where its connection comes from or goes to
+  std::uint64_t rate_bytes_per_s = 0;
+  std::uint64_t session = 0;
+  bool is_local_host = false;
+  bool dialled_here = false;
+  std::vector<transport::Flow*> flows;  // the first carries control frames
+  MemberIndex member = kNotAMember;     // in the current round; the round's driver keeps it
+};
+
+enum class PeerLeft : std::uint8_t { goodbye, lost, protocol_violation, dropped };
+
+struct MeshConfig {
+  PeerId self;
+  Fingerprint fingerprint;
+  std::string run_id;
+  transport::WireRole role = transport::WireRole::miner;
+  std::uint64_t elements = 0;
+  std::uint64_t rate_bytes_per_s = 0;
+  std::uint16_t flows = 0;  // per link that is dialled here; 0: 1 towards the local host, kRemoteFlows elsewhere
+  std::optional<transport::Address> listen;
+  std::vector<transport::Address> peers;
+  transport::SocketOptions local_options, remote_options;
+  Duration handshake_timeout = std::chrono::seconds(10);
+  Duration redial_first = std::chrono::milliseconds(50);
+  Duration redial_most = std::chrono::seconds(5);
+  std::uint64_t seed = 0;               // of session numbers
+  std::uint32_t maximum_pending = 256;  // accepted connections whose hello is not in yet
+};
+
+// Several flows lift one connection's window limit on long paths; measured in ARCHITECTURE.md.
+inline constexpr std::uint16_t kRemoteFlows = 4;
+
+// Sockets as measured best: towards the local host cubic and fixed buffers (small enough to stay in the cache), elsewhere
+// the system's congestion control and automatic buffers, with little waiting unsent so that flows can share the work.
+[[nodiscard]] transport::SocketOptions default_socket_options(bool local_host, const std::string& congestion_control);
+
+class MeshEvents {
+ public:
+  virtual void on_peer_joined(Peer& peer) = 0;
+  virtual void on_peer_left(Peer& peer, PeerLeft how, const std::string& why) = 0;
+  virtual void on_control(Peer& peer, const transport::Header& header) = 0;
+  virtual transport::PayloadDecision on_shard_header(Peer& peer, transport::Flow& flow, const transport::Header& header,
+                                                     std::size_t payload_bytes) = 0;
+  virtual void on_shard(Peer& peer, const transport::Header& header, transport::Slab payload,
+                        std::size_t payload_bytes) = 0;
+  virtual bool next_shard(Peer& peer, transport::OutgoingFrame& frame) = 0;
+  // The kernel took the shard; or (sent false) its connection is gone and nobody touches its bytes any more.
+  virtual void on_shard_out(Peer* peer, std::uint64_t tag, bool sent) = 0;
+  // A flow is gone: forget pointers to it.
+  virtual void on_flow_gone(transport::Flow& flow) = 0;
+  // An address refused this node for good (wrong run or model).
+  virtual void on_refused(const transport::Address& address, const std::string& why) = 0;
+
+ protected:
+  ~MeshEvents() = default;
+};
+
+class Mesh final : private transport::FlowEvents, private transport::ListenerEvents {
+ public:
+  Mesh(transport::Io& io, MeshConfig config, MeshEvents& events);
+  ~Mesh();
+
+  Status start();
+  [[nodiscard]] std::optional<transport::Address> listen_address() const;
+  // Dials one more address until it answers.
+  void add_address(const transport::Address& address);
+
+  [[nodiscard]] const std::vector<std::unique_ptr<Peer>>& peers() const { return peers_; }
+  [[nodiscard]] Peer* find(const PeerId& id) const;
+  [[nodiscard]] const MeshConfig& config() const { return config_; }
+  // Addresses that have not answered yet.
+  [[nodiscard]] std::vector<std::string> unanswered() const;
+
+  void send_control(Peer& peer, const transport::Header& header);
+  void wake_sender(Peer& peer);
+  // Cuts the link at once; the peer may dial again.
+  void drop(Peer& peer, const std::string& why);
+
+  [[nodiscard]] TimePoint next_deadline() const;
+  void handle_time(TimePoint now);
+
+  // Says goodbye to everybody and stops dialling and accepting. is_closed() says when all connections are gone;
+  // abort_all() ends the waiting.
+  void leave(const std::string& reason);
+  void abort_all();
+  [[nodiscard]] bool is_closed() const { return connections_.empty(); }
+
+  // Counted since the start, for the node's report.
+  struct Counters {
+    std::uint64_t refused = 0;              // hellos of another run or model
+    std::uint64_t protocol_violations = 0;  // not our protocol, or malformed
+    std::uint64_t handshake_timeouts = 0;
+  };
+  [[nodiscard]] const Counters& counters() const { return counters_; }
+
+ private:
+  enum class Stage : std::uint8_t {
+    connecting,      // dialled, not connected
+    awaiting_hello,  // connected; the other's hello is not in
+    awaiting_ready,  // accepted, hellos exchanged, the dialler has not confirmed
+    established,     // part of a peer's link
+    closing,
+  };
+  struct Dial;
+  struct Connection {
+    explicit Connection(FlowEvents& events) : flow(events) {}
+    transport::Flow flow;
+    Stage stage = Stage::connecting;
+    bool dialled = false;
+    Dial* dial = nullptr;    // where flow 0 was dialled from
+    Peer* peer = nullptr;    // when established, or a further flow of that peer's link
+    transport::Hello hello;  // what the other said (accepted) or what this node says (dialled)
+    std::string address;
+    bool is_local_host = false;
+    TimePoint deadline = kNever;
+    bool shard_in_flight = false;
+    std::uint64_t shard_tag = 0;
+    std::list<Connection>::iterator position;
+  };
+  // One address that this node keeps trying to reach.
+  struct Dial {
+    transport::Address address;
+    TimePoint next_try{};
+    Duration wait{};
+    bool busy = false;      // a connection is under way, or up
+    bool given_up = false;  // refused for good
+    bool answered = false;
+  };
+
+  void on_accepted(transport::Stream& stream) override;
+  void on_flow_connected(transport::Flow& flow) override;
+  transport::PayloadDecision on_payload_header(transport::Flow& flow, const transport::Header& header,
+                                               std::size_t payload_bytes) override;
+  void on_frame(transport::Flow& flow, const transport::Header& header, transport::Slab payload,
+                std::size_t payload_bytes) override;
+  bool next_frame(transport::Flow& flow, transport::OutgoingFrame& frame) override;
+  void on_frame_sent(transport::Flow& flow, std::uint64_t tag) override;
+  void on_flow_failed(transport::Flow& flow, const transport::FlowFailure& failure) override;
+  void on_flow_closed(transport::Flow& flow) override;
+
+  static Connection& connection_of(transport::Flow& flow) { return *static_cast<Connection*>(flow.context); }
+  Connection& new_connection(const std::string& address, bool is_local_host);
+  [[nodiscard]] bool is_linked_to(const transport::Address& address) const;
+  void dial_now(Dial& dial);
+  void dial_further_flows(Peer& peer, const transport::Address& address);
+  [[nodiscard]] transport::Hello own_hello(std::uint64_t session, std::uint16_t flow, std::uint16_t flows) const;
+  [[nodiscard]] std::optional<transport::Refusal> objection_to(const transport::Hello& hello) const;
+
+  void handle_hello_of_dialler(Connection& connection, const transport::Hello& hello);
+  void handle_hello_of_acceptor(Connection& connection, const transport::Hello& hello);
+  void handle_ready(Connection& connection);
+  void handle_refusal(Connection& connection, const transport::Refusal& refusal);
+  void refuse(Connection& connection, const transport::Refusal& refusal);
+  void violate(Connection& connection, const std::string& what);
+  Peer& establish(Connection& connection);
+  Connection* pending_from(const PeerId& id);
+  void lose_peer(Peer& peer, PeerLeft how, const std::string& why);
+  void close_quietly(Connection& connection);
+  void schedule_redial(Dial& dial);
+
+  transport::Io& io_;
+  MeshConfig config_;
+  MeshEvents& events_;
+  transport::Listener* listener_ = nullptr;
+  std::list<Connection> connections_;
+  std::list<Dial> dials_;
+  std::vector<std::unique_ptr<Peer>> peers_;
+  std::vector<std::unique_ptr<Peer>> departed_;  // until their flows are closed
+  std::uint64_t next_session_ = 0;
+  bool leaving_ = false;
+  Counters counters_;
+};
+
+}  // namespace papilio::node

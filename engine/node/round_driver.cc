@@ -1,0 +1,425 @@
+#include "engine/node/round_driver.hpp"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "engine/base/assert.hpp"
+#include "kernels/ops.h"
+
+namespace papilio::node {
+
+using core::CutOff;
+using core::ShardKind;
+using core::Verdict;
+using transport::PayloadVerdict;
+
+namespace {
+
+// A tag names a shard in flight: its kind and chunk. One round at a time, and none ends with shards in flight.
+std::uint64_t tag_of(const core::SendOrder& order) {
+  return (std::uint64_t{order.chunk} << 1U) | (order.kind == ShardKind::average ? 1U : 0U);
+}
+core::SendOrder order_of(std::uint64_t tag) {
+  return {(tag & 1U) != 0 ? ShardKind::average : ShardKind::contribution, static_cast<ChunkIndex>(tag >> 1U)};
+}
+
+RoundId round_of(const transport::Header& header) {
+  if (const auto* contribution = std::get_if<transport::Contribution>(&header)) return contribution->round;
+  return std::get<transport::Average>(header).round;
+}
+
+Role role_of(transport::WireRole role) { return static_cast<Role>(role); }
+
+}  // namespace
+
+RoundDriver::RoundDriver(transport::Io& io, Mesh& mesh, RoundDriverConfig config, RoundDriverEvents& events)
+    : io_(io), mesh_(mesh), config_(config), events_(events) {}
+
+std::span<float> RoundDriver::chunk_values(ChunkIndex chunk) const {
+  const Range range = round_->plan().chunk(chunk);
+  return gradient_.subspan(range.begin, range.size);
+}
+
+// One for every flow that can be in the middle of a payload, and two to spare; the compute queue is inline, so none waits
+// for a kernel.
+std::size_t RoundDriver::slabs_needed() const {
+  std::size_t flows = 2;
+  for (const auto& peer : mesh_.peers()) flows += peer->flows.size();
+  return flows;
+}
+
+void RoundDriver::ensure_pool(std::size_t chunk_bytes) {
+  std::erase_if(old_pools_, [](const auto& pool) { return pool->available() == pool->capacity(); });
+  const std::size_t most = std::max<std::size_t>(2, config_.pool_bytes_limit / chunk_bytes);
+  const std::size_t wanted = std::min(slabs_needed(), most);
+  if (pool_ != nullptr && pool_->slab_bytes() >= chunk_bytes && pool_->capacity() >= wanted) return;
+  auto made = transport::SlabPool::make(chunk_bytes, std::min(std::bit_ceil(wanted), most));
+  PAPILIO_ASSERT(made.ok());  // sizes are within the limits; only a machine without memory fails here
+  if (!made->notes().empty()) spdlog::info("{}", made->notes());
+  if (pool_ != nullptr) old_pools_.push_back(std::move(pool_));
+  pool_ = std::make_unique<transport::SlabPool>(std::move(*made));
+}
+
+// ---- a round's life
+
+void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double weight) {
+  PAPILIO_ASSERT(!round_);
+  PAPILIO_ASSERT_VALUES(spec.round > last_round_, spec.round, last_round_);
+  spec_ = spec;
+  gradient_ = gradient;
+  began_ = io_.now();
+  ensure_pool(spec.chunk_bytes);
+
+  std::vector<PlanMember> plan_members;
+  MemberIndex self = kNotAMember;
+  bool any_local = false;
+  member_peers_.assign(spec.members.size(), nullptr);
+  member_reports_.assign(spec.members.size(), {});
+  for (MemberIndex member = 0; member < spec.members.size(); ++member) {
+    const transport::RosterMember& each = spec.members[member];
+    plan_members.push_back({.reduces = each.reduces, .rate = static_cast<double>(each.rate_bytes_per_s)});
+    PeerReport& report = member_reports_[member];
+    report.peer = each.peer;
+    if (each.peer == config_.self) {
+      self = member;
+      continue;
+    }
+    Peer* const peer = mesh_.find(each.peer);
+    member_peers_[member] = peer;
+    if (peer == nullptr) continue;
+    peer->member = member;
+    report.address = peer->address;
+    report.role = role_of(peer->role);
+    any_local |= peer->is_local_host;
+  }
+  PAPILIO_ASSERT(self != kNotAMember);
+
+  core::RoundConfig config;
+  config.round = spec.round;
+  config.self = self;
+  config.weight = static_cast<float>(weight);  // as the others read it from the shards
+  config.start = began_;
+  config.deadline = saturating_add(began_, spec.timeout);
+  config.reduce_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.reduce_by_fraction));
+  borrow_ = any_local && gradient.size_bytes() >= config_.borrow_averages_from_bytes;
+  config.awaits_release = borrow_;
+  config.averages_first = config_.order == core::RoundOrder::averages_first ||
+                          (config_.order == core::RoundOrder::automatic && any_local);
+  round_.emplace(config, PartitionPlan::make(gradient.size(), plan_members, spec.chunk_bytes));
+  chunk_checksums_.assign(round_->plan().chunk_count(), 0);
+  for (MemberIndex member = 0; member < spec.members.size(); ++member) {
+    if (member != self && member_peers_[member] == nullptr) round_->handle_cut_off(member, CutOff::connection_lost);
+  }
+  run_finalisations();
+  resume_held();
+  wake_senders();
+}
+
+void RoundDriver::cancel() {
+  if (!round_) return;
+  round_->cancel();
+  run_finalisations();
+}
+
+void RoundDriver::skip_rounds_to(RoundId round) {
+  if (round_ || round <= last_round_) return;
+  last_round_ = round;
+  resume_held();
+}
+
+TimePoint RoundDriver::next_deadline() const {
+  TimePoint next = round_ ? round_->next_deadline() : kNever;
+  for (const HeldFlow& held : held_) next = std::min(next, saturating_add(held.since, config_.hold_timeout));
+  return next;
+}
+
+void RoundDriver::handle_time(TimePoint now) {
+  if (round_ && now >= round_->next_deadline()) {
+    round_->handle_time(now);
+    run_finalisations();
+    wake_senders();
+  }
+  RoundId given_up = 0;
+  for (const HeldFlow& held : held_) {
+    if (now >= saturating_add(held.since, config_.hold_timeout)) given_up = std::max(given_up, held.round);
+  }
+  if (given_up > 0 && !round_) skip_rounds_to(given_up);
+  finish_if_over();
+}
+
+void RoundDriver::finish_if_over() {
+  if (!round_ || !round_->is_over()) return;
+  if (shards_in_flight_ > 0) {
+    // Nothing more is wanted by anybody, yet the kernel still reads from the gradient: those links are stuck.
+    for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
+      Peer* const peer = member_peers_[member];
+      if (peer != nullptr && member_reports_[member].shards_in_flight > 0) {
+        mesh_.drop(*peer, "the round ended while its connection was stuck");
+      }
+    }
+    return;
+  }
+  drop_unreleased();
+  RoundReport report = make_report();
+  last_round_ = spec_.round;
+  round_.reset();
+  gradient_ = {};
+  for (const auto& peer : mesh_.peers()) peer->member = kNotAMember;
+  member_peers_.clear();
+  resume_held();  // late shards of this round; shards of later ones are asked about again and held
+  events_.on_round_over(std::move(report));
+}
+
+// Peers that may still read borrowed bytes while the trainer is about to change them: cut, so that what they read from the
+// dead connection fails its checksum instead of being averaged.
+void RoundDriver::drop_unreleased() {
+  for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
+    Peer* const peer = member_peers_[member];
+    if (peer == nullptr || !peer->is_local_host) continue;
+    const CutOff reason = round_->cut_off(member);
+    const bool stuck = reason != CutOff::none && reason != CutOff::contributions_missing;
+    const bool unreleased = round_->config().awaits_release && !round_->has_released(member);
+    if (stuck || unreleased || round_->was_canceled()) mesh_.drop(*peer, "it may still read this round's memory");
+  }
+}
+
+RoundReport RoundDriver::make_report() {
+  RoundReport report;
+  const PartitionPlan& plan = round_->plan();
+  report.round = spec_.round;
+  report.epoch = spec_.epoch;
+  report.seconds = to_seconds(io_.now() - began_);
+  report.members = round_->members();
+  report.canceled = round_->was_canceled();
+  double weight_most = round_->config().weight;
+  double covered = 0;
+  report.chunks.reserve(plan.chunk_count());
+  for (ChunkIndex chunk = 0; chunk < plan.chunk_count(); ++chunk) {
+    const Coverage coverage = round_->coverage(chunk);
+    report.chunks.push_back(coverage);
+    covered += static_cast<double>(plan.chunk(chunk).size) * std::popcount(coverage) / round_->members();
+    if (coverage == 0) {
+      report.local_chunks += 1;
+      chunk_checksums_[chunk] = kernels::checksum(std::as_bytes(chunk_values(chunk)));
+    } else {
+      weight_most = std::max(weight_most, static_cast<double>(round_->total_weight(chunk)));
+    }
+  }
+  report.coverage = plan.elements() > 0 ? covered / static_cast<double>(plan.elements()) : 1;
+  report.digest = kernels::checksum(std::as_bytes(std::span(chunk_checksums_)));
+  report.samples = static_cast<std::uint64_t>(weight_most + 0.5);
+  for (MemberIndex member = 0; member < round_->members(); ++member) {
+    PeerReport& peer = member_reports_[member];
+    peer.weight = round_->announced_weight(member);
+    peer.contributions_in = round_->contributions_in(member);
+    peer.averages_in = round_->averages_in(member);
+    peer.cut_off = round_->cut_off(member) != CutOff::none;
+    if (peer.cut_off) peer.reason = to_string(round_->cut_off(member));
+    report.bytes_received += peer.bytes_in;
+    report.bytes_sent += peer.bytes_out;
+    report.peers.push_back(peer);
+  }
+  return report;
+}
+
+// ---- what peers send
+
+transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transport::Flow& flow,
+                                                            const transport::Header& header,
+                                                            std::size_t payload_bytes) {
+  const RoundId round = round_of(header);
+  if (round <= last_round_) return {};
+  if (!round_ || round > spec_.round) {
+    held_.push_back({.flow = &flow, .round = round, .since = io_.now()});
+    return {.verdict = PayloadVerdict::hold, .slab = {}};
+  }
+  if (peer.member == kNotAMember) return {};
+
+  Verdict verdict = Verdict::bad_size;
+  if (payload_bytes % sizeof(float) == 0) {
+    const std::uint64_t elements = payload_bytes / sizeof(float);
+    if (const auto* contribution = std::get_if<transport::Contribution>(&header)) {
+      verdict = round_->check_contribution(peer.member, contribution->chunk, contribution->weight, elements);
+    } else {
+      const auto& average = std::get<transport::Average>(header);
+      verdict = round_->check_average(peer.member, average.chunk, average.coverage, average.total_weight, elements);
+    }
+  }
+  if (is_violation(verdict)) {
+    violate(peer, verdict == Verdict::bad_size ? CutOff::wrong_model : CutOff::protocol,
+            "a shard that is " + std::string(to_string(verdict)));
+    return {};
+  }
+  if (verdict != Verdict::accept) return {};
+  transport::Slab slab = pool_->take();
+  if (!slab) {
+    starved_.push_back(&flow);
+    return {.verdict = PayloadVerdict::hold, .slab = {}};
+  }
+  return {.verdict = PayloadVerdict::accept, .slab = std::move(slab)};
+}
+
+void RoundDriver::handle_shard(Peer& peer, const transport::Header& header, transport::Slab slab,
+                               std::size_t payload_bytes) {
+  if (round_ && round_of(header) == spec_.round && peer.member != kNotAMember) {
+    const std::span<const std::byte> payload = slab.bytes().first(payload_bytes);
+    member_reports_[peer.member].bytes_in += payload_bytes;
+    if (const auto* contribution = std::get_if<transport::Contribution>(&header)) {
+      handle_contribution(peer, *contribution, payload);
+    } else {
+      handle_average(peer, std::get<transport::Average>(header), payload);
+    }
+  }
+  slab.release();
+  resume_starved();
+}
+
+void RoundDriver::handle_contribution(Peer& peer, const transport::Contribution& header,
+                                      std::span<const std::byte> payload) {
+  const std::uint64_t elements = payload.size() / sizeof(float);
+  // Settled meanwhile: the sender may have its average already and its bytes may have changed on the way. No fault.
+  if (round_->check_contribution(peer.member, header.chunk, header.weight, elements) != Verdict::accept) return;
+  if (kernels::checksum(payload) != header.checksum) {
+    return violate(peer, CutOff::damaged_bytes, "a contribution whose bytes do not match their checksum");
+  }
+  const std::optional<core::Reduction> reduction =
+      round_->handle_contribution(peer.member, header.chunk, header.weight);
+  PAPILIO_ASSERT(reduction.has_value());
+  // Slabs are page-aligned and fp32 is the only codec so far.
+  const std::span values(reinterpret_cast<const float*>(payload.data()), elements);
+  if (reduction->last) {
+    kernels::accumulate_and_finalise(chunk_values(header.chunk), reduction->own_scale, reduction->weight, values,
+                                     reduction->inverse_total);
+  } else {
+    kernels::accumulate(chunk_values(header.chunk), reduction->own_scale, reduction->weight, values);
+  }
+  round_->handle_reduced(header.chunk);
+  if (reduction->last) {
+    complete_chunk(header.chunk);
+    wake_senders();
+  }
+}
+
+void RoundDriver::handle_average(Peer& peer, const transport::Average& header, std::span<const std::byte> payload) {
+  const std::uint64_t elements = payload.size() / sizeof(float);
+  if (round_->check_average(peer.member, header.chunk, header.coverage, header.total_weight, elements) !=
+      Verdict::accept) {
+    return;
+  }
+  if (kernels::checksum(payload) != header.checksum) {
+    return violate(peer, CutOff::damaged_bytes, "an average whose bytes do not match their checksum");
+  }
+  round_->handle_average(peer.member, header.chunk, header.coverage, header.total_weight, header.release);
+  std::memcpy(chunk_values(header.chunk).data(), payload.data(), payload.size());
+  chunk_checksums_[header.chunk] = header.checksum;
+  if (round_->poll_part_done(peer.member)) mesh_.send_control(peer, transport::PartDone{spec_.round});
+}
+
+void RoundDriver::handle_part_done(Peer& peer, const transport::PartDone& done) {
+  if (!round_ || done.round != spec_.round || peer.member == kNotAMember) return;
+  round_->handle_part_done(peer.member);
+}
+
+void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how) {
+  if (!round_ || peer.member == kNotAMember) return;
+  const MemberIndex member = peer.member;
+  member_peers_[member] = nullptr;
+  const CutOff reason = how == PeerLeft::goodbye             ? CutOff::departed
+                        : how == PeerLeft::protocol_violation ? CutOff::protocol
+                                                              : CutOff::connection_lost;
+  round_->handle_cut_off(member, reason);
+  run_finalisations();
+  wake_senders();
+}
+
+void RoundDriver::violate(Peer& peer, CutOff reason, const std::string& what) {
+  spdlog::warn("{} ({}): cut off ({}): {}", to_hex(peer.id), peer.address, to_string(reason), what);
+  round_->handle_cut_off(peer.member, reason);
+  run_finalisations();
+  mesh_.drop(peer, what);
+}
+
+// ---- what goes out
+
+bool RoundDriver::next_shard(Peer& peer, transport::OutgoingFrame& frame) {
+  if (!round_ || peer.member == kNotAMember) return false;
+  const std::optional<core::SendOrder> order = round_->poll_send(peer.member);
+  if (!order) return false;
+  const std::span<const std::byte> payload = std::as_bytes(chunk_values(order->chunk));
+  const bool is_average = order->kind == ShardKind::average;
+  if (is_average) {
+    transport::encode_frame_header(transport::Average{.round = spec_.round,
+                                                      .checksum = chunk_checksums_[order->chunk],
+                                                      .coverage = round_->coverage(order->chunk),
+                                                      .chunk = order->chunk,
+                                                      .total_weight = round_->total_weight(order->chunk),
+                                                      .codec = transport::Codec::fp32,
+                                                      .release = borrow_},
+                                   payload.size(), frame.header);
+  } else {
+    transport::encode_frame_header(transport::Contribution{.round = spec_.round,
+                                                           .checksum = kernels::checksum(payload),
+                                                           .chunk = order->chunk,
+                                                           .weight = static_cast<float>(round_->config().weight),
+                                                           .codec = transport::Codec::fp32},
+                                   payload.size(), frame.header);
+  }
+  frame.payload = payload;
+  const bool borrow = peer.is_local_host && (borrow_ || !is_average);
+  frame.mode = borrow ? transport::WriteMode::borrow : transport::WriteMode::copy;
+  frame.tag = tag_of(*order);
+  shards_in_flight_ += 1;
+  member_reports_[peer.member].shards_in_flight += 1;
+  member_reports_[peer.member].bytes_out += payload.size();
+  return true;
+}
+
+void RoundDriver::handle_shard_out(Peer* peer, std::uint64_t tag, bool sent) {
+  PAPILIO_ASSERT(round_.has_value() && shards_in_flight_ > 0 && peer != nullptr && peer->member != kNotAMember);
+  shards_in_flight_ -= 1;
+  member_reports_[peer->member].shards_in_flight -= 1;
+  if (sent) round_->handle_sent(peer->member, order_of(tag));
+}
+
+void RoundDriver::complete_chunk(ChunkIndex chunk) {
+  chunk_checksums_[chunk] = kernels::checksum(std::as_bytes(chunk_values(chunk)));
+}
+
+void RoundDriver::run_finalisations() {
+  while (const std::optional<core::Finalisation> order = round_->poll_finalisation()) {
+    if (order->scale) kernels::finalise(chunk_values(order->chunk), order->inverse_total);
+    round_->handle_reduced(order->chunk);
+    complete_chunk(order->chunk);
+  }
+}
+
+void RoundDriver::wake_senders() {
+  for (std::size_t member = 0; member < member_peers_.size(); ++member) {
+    if (member_peers_[member] != nullptr) mesh_.wake_sender(*member_peers_[member]);
+  }
+}
+
+// ---- flows that wait
+
+void RoundDriver::resume_held() {
+  std::vector<HeldFlow> held = std::exchange(held_, {});
+  for (const HeldFlow& each : held) each.flow->resume();
+}
+
+void RoundDriver::resume_starved() {
+  if (starved_.empty()) return;
+  std::vector<transport::Flow*> starved = std::exchange(starved_, {});
+  for (transport::Flow* flow : starved) flow->resume();
+}
+
+void RoundDriver::handle_flow_gone(transport::Flow& flow) {
+  std::erase_if(held_, [&](const HeldFlow& held) { return held.flow == &flow; });
+  std::erase(starved_, &flow);
+}
+
+}  // namespace papilio::node

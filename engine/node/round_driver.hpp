@@ -1,0 +1,128 @@
+// Runs rounds: turns frames into events of the core's round, and the core's answers into kernel work and frames. The
+// gradient is averaged where it lies. Contributions to this node's part are received into slabs and accumulated onto it;
+// averages of other parts are received into slabs, checked, and only then written over the local values, so that at any
+// moment every chunk is whole: local or averaged.
+//
+// On the local host, shards go by reference (transport::WriteMode::borrow). A contribution's bytes change only when its
+// average has come back, which shows that the reducer read them; an average's bytes change only after the round, which
+// then waits for every reader's part-done.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "engine/core/partition.hpp"
+#include "engine/core/round.hpp"
+#include "engine/node/mesh.hpp"
+#include "engine/node/node.hpp"
+#include "transport/slab_pool.hpp"
+
+namespace papilio::node {
+
+// What all members of a round have to agree on beforehand.
+struct RoundSpec {
+  RoundId round = 0;
+  std::uint64_t epoch = 0;
+  std::vector<transport::RosterMember> members;  // in roster order, this node included
+  std::size_t chunk_bytes = 0;
+  Duration timeout{};
+};
+
+struct RoundDriverConfig {
+  PeerId self;
+  std::size_t pool_bytes_limit = std::size_t{64} << 20U;
+  // Part of the timeout after which reducers finalise with what they have.
+  double reduce_by_fraction = 0.6;
+  // A round of at least this many bytes sends averages by reference to peers on the local host (and then waits for
+  // part-done frames); below it, copying costs less than the waiting.
+  std::size_t borrow_averages_from_bytes = std::size_t{8} << 20U;
+  // How long shards of a round that has not begun here may wait before they are disregarded.
+  Duration hold_timeout = std::chrono::seconds(120);
+  core::RoundOrder order = core::RoundOrder::automatic;
+};
+
+class RoundDriverEvents {
+ public:
+  virtual void on_round_over(RoundReport report) = 0;
+
+ protected:
+  ~RoundDriverEvents() = default;
+};
+
+class RoundDriver {
+ public:
+  RoundDriver(transport::Io& io, Mesh& mesh, RoundDriverConfig config, RoundDriverEvents& events);
+
+  // The gradient is the driver's until on_round_over. Members that are not connected are cut off at once.
+  void begin(const RoundSpec& spec, std::span<float> gradient, double weight);
+  void cancel();
+  [[nodiscard]] bool in_round() const { return round_.has_value(); }
+  [[nodiscard]] RoundId last_round() const { return last_round_; }
+  // Shards of rounds up to this one are disregarded from now on: this node is not part of them.
+  void skip_rounds_to(RoundId round);
+
+  [[nodiscard]] TimePoint next_deadline() const;
+  void handle_time(TimePoint now);
+  // Once a turn of the loop, after events: ends the round if it is over.
+  void finish_if_over();
+
+  // The mesh's events, passed on by its owner.
+  void handle_peer_left(Peer& peer, PeerLeft how);
+  void handle_part_done(Peer& peer, const transport::PartDone& done);
+  transport::PayloadDecision handle_shard_header(Peer& peer, transport::Flow& flow, const transport::Header& header,
+                                                 std::size_t payload_bytes);
+  void handle_shard(Peer& peer, const transport::Header& header, transport::Slab payload, std::size_t payload_bytes);
+  bool next_shard(Peer& peer, transport::OutgoingFrame& frame);
+  void handle_shard_out(Peer* peer, std::uint64_t tag, bool sent);
+  void handle_flow_gone(transport::Flow& flow);
+
+  // For the simulator's checks.
+  [[nodiscard]] const core::Round* round() const { return round_ ? &*round_ : nullptr; }
+  [[nodiscard]] const transport::SlabPool* pool() const { return pool_.get(); }
+
+ private:
+  struct HeldFlow {
+    transport::Flow* flow = nullptr;
+    RoundId round = 0;
+    TimePoint since{};
+  };
+
+  [[nodiscard]] std::span<float> chunk_values(ChunkIndex chunk) const;
+  [[nodiscard]] std::size_t slabs_needed() const;
+  void ensure_pool(std::size_t chunk_bytes);
+  void resume_held();
+  void resume_starved();
+  void handle_contribution(Peer& peer, const transport::Contribution& header, std::span<const std::byte> payload);
+  void handle_average(Peer& peer, const transport::Average& header, std::span<const std::byte> payload);
+  void complete_chunk(ChunkIndex chunk);
+  void run_finalisations();
+  void wake_senders();
+  void violate(Peer& peer, core::CutOff reason, const std::string& what);
+  void drop_unreleased();
+  RoundReport make_report();
+
+  transport::Io& io_;
+  Mesh& mesh_;
+  RoundDriverConfig config_;
+  RoundDriverEvents& events_;
+  std::unique_ptr<transport::SlabPool> pool_;
+  std::vector<std::unique_ptr<transport::SlabPool>> old_pools_;  // until their last slab is back
+
+  std::optional<core::Round> round_;
+  RoundSpec spec_;
+  std::span<float> gradient_;
+  RoundId last_round_ = 0;
+  TimePoint began_{};
+  bool borrow_ = false;
+  std::vector<Peer*> member_peers_;            // by member; null: not connected, or this node
+  std::vector<PeerReport> member_reports_;
+  std::vector<std::uint64_t> chunk_checksums_;  // of the encoded average; 0 where local
+  std::uint32_t shards_in_flight_ = 0;
+  std::vector<HeldFlow> held_;     // their round has not begun here
+  std::vector<transport::Flow*> starved_;  // no slab was free
+};
+
+}  // namespace papilio::node

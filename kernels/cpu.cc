@@ -1,0 +1,61 @@
+// kernels/ops.h on the CPU: checks the spans, then jumps into the version for this machine.
+#include "kernels/cpu.h"
+
+#include <functional>
+
+#include "engine/base/assert.hpp"
+#include "kernels/ops.h"
+
+namespace papilio::kernels {
+namespace {
+
+// The loops are compiled on the promise that their spans do not overlap.
+template <typename T>
+bool disjoint(std::span<T> a, std::span<const T> b) {
+  const std::less_equal<const T*> not_after;
+  return a.empty() || b.empty() || not_after(a.data() + a.size(), b.data()) || not_after(b.data() + b.size(), a.data());
+}
+
+template <typename T>
+void check_pair(std::span<T> to, std::span<const T> from) {
+  PAPILIO_ASSERT_VALUES(to.size() == from.size(), to.size(), from.size());
+  PAPILIO_ASSERT(disjoint(to, from));
+}
+
+}  // namespace
+
+const CpuOperations& cpu_operations() {
+  static const CpuOperations* const best = [] {
+    for (const CpuOperations* candidate : kCpuOperations) {
+      if (candidate->supported()) return candidate;
+    }
+    return &kBaselineOperations;
+  }();
+  return *best;
+}
+
+void accumulate(std::span<float> sum, float own_scale, float weight, std::span<const float> values) {
+  check_pair(sum, values);
+  cpu_operations().accumulate(sum.data(), own_scale, weight, values.data(), sum.size());
+}
+
+void accumulate_and_finalise(std::span<float> sum, float own_scale, float weight, std::span<const float> values,
+                             float inverse_total) {
+  check_pair(sum, values);
+  cpu_operations().accumulate_and_finalise(sum.data(), own_scale, weight, values.data(), inverse_total, sum.size());
+}
+
+void finalise(std::span<float> sum, float inverse_total) {
+  cpu_operations().finalise(sum.data(), inverse_total, sum.size());
+}
+
+std::uint64_t checksum(std::span<const std::byte> bytes) {
+  return cpu_operations().checksum(bytes.data(), bytes.size());
+}
+
+std::uint64_t copy_and_checksum(std::span<std::byte> to, std::span<const std::byte> from) {
+  check_pair(to, from);
+  return cpu_operations().copy_and_checksum(to.data(), from.data(), from.size());
+}
+
+}  // namespace papilio::kernels

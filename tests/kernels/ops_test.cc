@@ -1,0 +1,241 @@
+// Every compiled version of the kernels against the scalar reference, bit for bit, over the lengths, alignments and
+// values where vector code goes wrong; the reference itself against float64 and against the checksum library.
+#include "kernels/ops.h"
+
+#include <gtest/gtest.h>
+#include <xxhash.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "engine/base/random.hpp"
+#include "kernels/cpu.h"
+#include "kernels/scalar.h"
+
+namespace papilio::kernels {
+namespace {
+
+std::vector<std::size_t> lengths() {
+  std::vector<std::size_t> all(71);
+  std::iota(all.begin(), all.end(), std::size_t{0});
+  for (const std::size_t length : {127, 128, 129, 240, 241, 255, 256, 257, 1000, 1024, 4095, 4096, 4097, 65537}) {
+    all.push_back(length);
+  }
+  return all;
+}
+
+float random_float(Random& random, float magnitude) { return static_cast<float>(2 * random.uniform() - 1) * magnitude; }
+
+// What the values of a test look like.
+enum class Kind { ordinary, denormal, huge, any_bits };
+
+float draw(Random& random, Kind kind) {
+  switch (kind) {
+    case Kind::ordinary: return random_float(random, 3.0F);
+    case Kind::denormal: return random_float(random, 4 * std::numeric_limits<float>::min());
+    case Kind::huge: return random_float(random, std::numeric_limits<float>::max());
+    case Kind::any_bits: break;  // zeros of both signs, infinities and NaNs among them
+  }
+  static constexpr std::uint32_t kSpecial[] = {0, 0x80000000U, 0x7f800000U, 0xff800000U, 0x7fc00000U, 0x7f800001U, 1};
+  if (random.chance(0.3)) return std::bit_cast<float>(kSpecial[random.below(std::size(kSpecial))]);
+  return std::bit_cast<float>(static_cast<std::uint32_t>(random.next()));
+}
+
+std::vector<float> draw(Random& random, Kind kind, std::size_t count) {
+  std::vector<float> values(count);
+  for (float& value : values) value = draw(random, kind);
+  return values;
+}
+
+// A copy of `values` that starts `offset` floats behind a 64-byte boundary, with guards on both sides.
+class Placed {
+ public:
+  Placed(const std::vector<float>& values, std::size_t offset) : storage_(values.size() + offset + 32, kGuard) {
+    auto address = reinterpret_cast<std::uintptr_t>(storage_.data());
+    begin_ = (64 - address % 64) % 64 / sizeof(float) + offset;
+    size_ = values.size();
+    std::copy(values.begin(), values.end(), storage_.begin() + static_cast<std::ptrdiff_t>(begin_));
+  }
+  std::span<float> span() { return {storage_.data() + begin_, size_}; }
+  [[nodiscard]] bool guards_intact() const {
+    for (std::size_t i = 0; i < storage_.size(); ++i) {
+      if ((i < begin_ || i >= begin_ + size_) && storage_[i] != kGuard) return false;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr float kGuard = 12345.0F;
+  std::vector<float> storage_;
+  std::size_t begin_ = 0, size_ = 0;
+};
+
+// Equal bits; any NaN equals any other, since IEEE 754 leaves open which of two operands' payloads comes through.
+::testing::AssertionResult same_bits(std::span<const float> got, std::span<const float> wanted) {
+  if (got.size() != wanted.size()) return ::testing::AssertionFailure() << "sizes differ";
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    if (std::isnan(got[i]) && std::isnan(wanted[i])) continue;
+    if (std::bit_cast<std::uint32_t>(got[i]) != std::bit_cast<std::uint32_t>(wanted[i])) {
+      return ::testing::AssertionFailure()
+             << "element " << i << " of " << got.size() << ": " << got[i] << ", wanted " << wanted[i];
+    }
+  }
+  return ::testing::AssertionSuccess();
+}
+
+class CpuLevel : public ::testing::TestWithParam<const CpuOperations*> {
+ protected:
+  // A level that this machine lacks has nothing to show; the list of levels ends with one that every machine runs.
+  [[nodiscard]] bool runs_here() const { return GetParam()->supported(); }
+  [[nodiscard]] const CpuOperations& operations() const { return *GetParam(); }
+};
+
+TEST_P(CpuLevel, MatchesTheScalarReferenceBitForBit) {
+  if (!runs_here()) return;
+  Random random(7);
+  for (const Kind kind : {Kind::ordinary, Kind::denormal, Kind::huge, Kind::any_bits}) {
+    for (const std::size_t length : lengths()) {
+      for (const std::size_t offset : {0, 1, 3}) {
+        const std::vector<float> start = draw(random, kind, length);
+        Placed values(draw(random, kind, length), offset ^ 1U);
+        const float own_scale = random.chance(0.5) ? 1.0F : draw(random, kind);
+        const float weight = draw(random, kind);
+        const float inverse = draw(random, kind);
+        const std::string label = "length " + std::to_string(length) + ", offset " + std::to_string(offset) +
+                                  ", kind " + std::to_string(static_cast<int>(kind));
+
+        Placed got(start, offset), wanted(start, offset);
+        operations().accumulate(got.span().data(), own_scale, weight, values.span().data(), length);
+        scalar::accumulate(wanted.span(), own_scale, weight, values.span());
+        EXPECT_TRUE(same_bits(got.span(), wanted.span())) << "accumulate, " << label;
+        EXPECT_TRUE(got.guards_intact()) << "accumulate, " << label;
+
+        operations().finalise(got.span().data(), inverse, length);
+        scalar::finalise(wanted.span(), inverse);
+        EXPECT_TRUE(same_bits(got.span(), wanted.span())) << "finalise, " << label;
+        EXPECT_TRUE(got.guards_intact()) << "finalise, " << label;
+
+        Placed fused(start, offset);
+        operations().accumulate_and_finalise(fused.span().data(), own_scale, weight, values.span().data(), inverse,
+                                             length);
+        EXPECT_TRUE(same_bits(fused.span(), wanted.span())) << "accumulate_and_finalise, " << label;
+        EXPECT_TRUE(fused.guards_intact()) << "accumulate_and_finalise, " << label;
+      }
+    }
+  }
+}
+
+TEST_P(CpuLevel, ChecksumIsXxh3WhateverTheAlignment) {
+  if (!runs_here()) return;
+  Random random(11);
+  for (const std::size_t length : lengths()) {
+    std::vector<std::byte> source(length + 8), target(length + 16);
+    for (std::byte& byte : source) byte = static_cast<std::byte>(random.next());
+    const std::uint64_t wanted = XXH3_64bits(source.data() + 1, length);
+    const std::span<const std::byte> from(source.data() + 1, length);
+    EXPECT_EQ(scalar::checksum(from), wanted) << length;
+    EXPECT_EQ(operations().checksum(from.data(), length), wanted) << length;
+    for (const std::size_t offset : {0, 1, 5}) {
+      std::fill(target.begin(), target.end(), std::byte{0xa5});
+      EXPECT_EQ(operations().copy_and_checksum(target.data() + offset, from.data(), length), wanted) << length;
+      EXPECT_TRUE(std::equal(from.begin(), from.end(), target.begin() + static_cast<std::ptrdiff_t>(offset)));
+      EXPECT_EQ(operations().checksum(target.data() + offset, length), wanted) << length;
+      for (std::size_t i = 0; i < target.size(); ++i) {
+        if (i < offset || i >= offset + length) {
+          ASSERT_EQ(target[i], std::byte{0xa5}) << length << ", byte " << i;
+        }
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, CpuLevel, ::testing::ValuesIn(kCpuOperations),
+                         [](const auto& level) { return std::string(level.param->name); });
+
+TEST(Ops, UsesTheBestLevelOfThisMachine) {
+  for (const CpuOperations* candidate : kCpuOperations) {
+    if (!candidate->supported()) continue;
+    EXPECT_STREQ(cpu_operations().name, candidate->name);
+    break;
+  }
+}
+
+// The vectors of the XXH3 specification's reference: the empty input's value is the published one.
+TEST(Ops, ChecksumOfKnownInputs) {
+  EXPECT_EQ(checksum({}), 0x2d06800538d394c2U);
+  const std::string text(300, 'x');
+  EXPECT_EQ(checksum(std::as_bytes(std::span(text))), XXH3_64bits(text.data(), text.size()));
+}
+
+TEST(Ops, ChecksumNoticesEveryFlippedBit) {
+  std::vector<std::byte> bytes(700, std::byte{3});
+  const std::uint64_t whole = checksum(bytes);
+  for (std::size_t bit = 0; bit < 8 * bytes.size(); ++bit) {
+    const auto mask = static_cast<std::byte>(1U << (bit % 8));
+    bytes[bit / 8] ^= mask;
+    EXPECT_NE(checksum(bytes), whole) << bit;
+    bytes[bit / 8] ^= mask;
+  }
+}
+
+TEST(Ops, EmptySpansAreFine) {
+  accumulate({}, 1, 1, {});
+  accumulate_and_finalise({}, 1, 1, {}, 1);
+  finalise({}, 1);
+  EXPECT_EQ(copy_and_checksum({}, {}), checksum({}));
+}
+
+// The use that a round makes of it: own values in place, one call per contributor, the last one fused.
+TEST(Ops, WeightedAverageOfManyFollowsFloat64) {
+  Random random(23);
+  const std::size_t length = 10'007;
+  for (const std::size_t contributors : {2U, 3U, 8U, 64U}) {
+    std::vector<std::vector<float>> gradients;
+    std::vector<float> weights;
+    double total = 0;
+    for (std::size_t i = 0; i < contributors; ++i) {
+      gradients.push_back(draw(random, Kind::ordinary, length));
+      weights.push_back(static_cast<float>(1 + random.below(5000)));
+      total += static_cast<double>(weights.back());
+    }
+    std::vector<float> sum = gradients[0];
+    for (std::size_t i = 1; i < contributors; ++i) {
+      const float own_scale = i == 1 ? weights[0] : 1.0F;
+      if (i + 1 < contributors) {
+        accumulate(sum, own_scale, weights[i], gradients[i]);
+      } else {
+        accumulate_and_finalise(sum, own_scale, weights[i], gradients[i], static_cast<float>(1 / total));
+      }
+    }
+    for (std::size_t element = 0; element < length; ++element) {
+      double wanted = 0, magnitude = 0;
+      for (std::size_t i = 0; i < contributors; ++i) {
+        const double term = static_cast<double>(weights[i]) * static_cast<double>(gradients[i][element]);
+        wanted += term / total;
+        magnitude += std::abs(term) / total;
+      }
+      // Each term is rounded once when weighted and at most once per addition, then twice for the division.
+      const double tolerance =
+          magnitude * static_cast<double>(contributors + 3) * std::numeric_limits<float>::epsilon() / 2;
+      ASSERT_NEAR(static_cast<double>(sum[element]), wanted, tolerance) << contributors << ", " << element;
+    }
+  }
+}
+
+using OpsDeathTest = ::testing::Test;
+
+TEST(OpsDeathTest, RefusesUnequalAndOverlappingSpans) {
+  std::vector<float> values(100);
+  const std::span<float> all(values);
+  EXPECT_DEATH(accumulate(all.first(10), 1, 1, all.subspan(50, 11)), "broken invariant.*values 10, 11");
+  EXPECT_DEATH(accumulate(all.first(10), 1, 1, all.subspan(9, 10)), "broken invariant");
+  accumulate(all.first(10), 1, 1, all.subspan(10, 10));  // side by side is fine
+}
+
+}  // namespace
+}  // namespace papilio::kernels

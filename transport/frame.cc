@@ -1,0 +1,331 @@
+#include "transport/frame.hpp"
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "engine/base/assert.hpp"
+#include "frames_generated.h"
+
+namespace papilio::transport {
+
+static_assert(std::endian::native == std::endian::little,
+              "the preamble is written in host order, which must be little");
+static_assert(kMaximumHeaderBytes % 8 == 0 && kMaximumHeaderBytes <= 65536);
+static_assert(sizeof(wire::PeerId) == sizeof(PeerId));
+
+namespace {
+
+constexpr std::uint32_t kMagic = 0x314c5050;  // "PPL1"
+
+struct Preamble {
+  std::uint32_t magic;
+  std::uint8_t type;
+  std::uint8_t version;
+  std::uint16_t header_words;  // header bytes / 8: 64 KiB itself must be expressible
+  std::uint32_t payload_bytes;
+  std::uint32_t checksum;
+};
+static_assert(sizeof(Preamble) == kPreambleBytes);
+
+std::uint32_t header_checksum(std::span<const std::byte> bytes) {
+  constexpr std::size_t kBeforeChecksum = offsetof(Preamble, checksum);
+  std::uint64_t before[2] = {};
+  std::memcpy(before, bytes.data(), kBeforeChecksum);
+  const std::uint64_t seed = before[0] ^ (before[1] * 0x9e3779b97f4a7c15U);
+  return static_cast<std::uint32_t>(
+      XXH3_64bits_withSeed(bytes.data() + kPreambleBytes, bytes.size() - kPreambleBytes, seed));
+}
+
+wire::PeerId to_wire(const PeerId& peer) {
+  wire::PeerId out;
+  std::memcpy(&out, peer.bytes.data(), sizeof(out));
+  return out;
+}
+
+PeerId from_wire(const wire::PeerId& peer) {
+  PeerId out;
+  std::memcpy(out.bytes.data(), &peer, sizeof(out));
+  return out;
+}
+
+std::string text_of(const flatbuffers::String* text) { return text == nullptr ? std::string() : text->str(); }
+
+// Strings from peers are short: names and addresses. Longer ones are refused with the frame.
+constexpr std::size_t kMaximumTextBytes = 512;
+bool too_long(const flatbuffers::String* text) { return text != nullptr && text->size() > kMaximumTextBytes; }
+
+using Builder = flatbuffers::FlatBufferBuilder;
+
+void build(Builder& builder, const Hello& hello) {
+  const auto run_id = builder.CreateString(hello.run_id);
+  const auto listen = builder.CreateString(hello.listen);
+  const auto software = builder.CreateString(hello.software);
+  const wire::PeerId peer = to_wire(hello.peer);
+  const wire::Fingerprint fingerprint(hello.fingerprint.low, hello.fingerprint.high);
+  builder.Finish(wire::CreateHello(builder, &peer, &fingerprint, run_id, static_cast<wire::Role>(hello.role),
+                                   hello.session, hello.flow, hello.flows, listen, hello.rate_bytes_per_s,
+                                   hello.elements, software));
+}
+
+void build(Builder& builder, const Refusal& refusal) {
+  const auto detail = builder.CreateString(refusal.detail);
+  builder.Finish(wire::CreateRefusal(builder, static_cast<wire::RefusalReason>(refusal.reason), detail));
+}
+
+void build(Builder& builder, const Goodbye& goodbye) {
+  builder.Finish(wire::CreateGoodbye(builder, builder.CreateString(goodbye.reason)));
+}
+
+void build(Builder& builder, const Progress& progress) {
+  builder.Finish(wire::CreateProgress(builder, progress.epoch, progress.samples, progress.total_samples,
+                                      progress.digest_epoch, progress.model_digest));
+}
+
+void build(Builder& builder, const RoundStart& start) {
+  std::vector<wire::Member> members;
+  members.reserve(start.members.size());
+  for (const RosterMember& member : start.members) {
+    members.emplace_back(to_wire(member.peer), member.rate_bytes_per_s, member.reduces);
+  }
+  builder.Finish(wire::CreateRoundStart(builder, start.round, start.epoch, builder.CreateVectorOfStructs(members),
+                                        start.chunk_bytes, start.timeout_ms));
+}
+
+void build(Builder& builder, const Contribution& contribution) {
+  builder.Finish(wire::CreateContribution(builder, contribution.round, contribution.checksum, contribution.chunk,
+                                          contribution.weight, static_cast<wire::Codec>(contribution.codec)));
+}
+
+void build(Builder& builder, const Average& average) {
+  builder.Finish(wire::CreateAverage(builder, average.round, average.checksum, average.coverage, average.chunk,
+                                     average.total_weight, static_cast<wire::Codec>(average.codec), average.release));
+}
+
+void build(Builder& builder, const PartDone& done) { builder.Finish(wire::CreatePartDone(builder, done.round)); }
+
+void build(Builder& builder, const Ready& ready) { builder.Finish(wire::CreateReady(builder, ready.flows)); }
+
+template <typename Table>
+const Table* verified_root(std::span<const std::byte> table) {
+  const auto* data = reinterpret_cast<const std::uint8_t*>(table.data());
+  flatbuffers::Verifier verifier(data, table.size());
+  return verifier.VerifyBuffer<Table>(nullptr) ? flatbuffers::GetRoot<Table>(data) : nullptr;
+}
+
+bool read(const wire::Hello& table, Header& header) {
+  if (table.peer() == nullptr || table.fingerprint() == nullptr) return false;
+  if (too_long(table.run_id()) || too_long(table.listen()) || too_long(table.software())) return false;
+  if (table.flows() < 1 || table.flows() > kMaximumFlows || table.flow() >= table.flows()) return false;
+  if (table.role() > wire::Role::MAX) return false;
+  header = Hello{.peer = from_wire(*table.peer()),
+                 .fingerprint = {table.fingerprint()->low(), table.fingerprint()->high()},
+                 .run_id = text_of(table.run_id()),
+                 .role = static_cast<WireRole>(table.role()),
+                 .session = table.session(),
+                 .flow = table.flow(),
+                 .flows = table.flows(),
+                 .listen = text_of(table.listen()),
+                 .rate_bytes_per_s = table.rate_bytes_per_s(),
+                 .elements = table.elements(),
+                 .software = text_of(table.software())};
+  return true;
+}
+
+bool read(const wire::Refusal& table, Header& header) {
+  if (too_long(table.detail())) return false;
+  const auto reason = static_cast<std::uint8_t>(table.reason());
+  const bool known = reason <= static_cast<std::uint8_t>(RefusalReason::busy);
+  header = Refusal{.reason = known ? static_cast<RefusalReason>(reason) : RefusalReason::unspecified,
+                   .detail = text_of(table.detail())};
+  return true;
+}
+
+bool read(const wire::Goodbye& table, Header& header) {
+  if (too_long(table.reason())) return false;
+  header = Goodbye{text_of(table.reason())};
+  return true;
+}
+
+bool read(const wire::Progress& table, Header& header) {
+  header = Progress{.epoch = table.epoch(),
+                    .samples = table.samples(),
+                    .total_samples = table.total_samples(),
+                    .digest_epoch = table.digest_epoch(),
+                    .model_digest = table.model_digest()};
+  return true;
+}
+
+bool read(const wire::RoundStart& table, Header& header) {
+  if (table.members() == nullptr || table.members()->size() < 1 || table.members()->size() > kMaximumMembers)
+    return false;
+  if (!std::has_single_bit(table.chunk_bytes()) || table.chunk_bytes() < kMinimumChunkBytes ||
+      table.chunk_bytes() > kMaximumChunkBytes || table.timeout_ms() == 0) {
+    return false;
+  }
+  RoundStart start{.round = table.round(),
+                   .epoch = table.epoch(),
+                   .members = {},
+                   .chunk_bytes = table.chunk_bytes(),
+                   .timeout_ms = table.timeout_ms()};
+  for (const wire::Member* member : *table.members()) {
+    start.members.push_back({from_wire(member->peer()), member->rate_bytes_per_s(), member->reduces()});
+  }
+  header = std::move(start);
+  return true;
+}
+
+bool read(const wire::Contribution& table, Header& header) {
+  if (table.codec() > wire::Codec::MAX) return false;
+  header = Contribution{.round = table.round(),
+                        .checksum = table.checksum(),
+                        .chunk = table.chunk(),
+                        .weight = table.weight(),
+                        .codec = static_cast<Codec>(table.codec())};
+  return true;
+}
+
+bool read(const wire::Average& table, Header& header) {
+  if (table.codec() > wire::Codec::MAX) return false;
+  header = Average{.round = table.round(),
+                   .checksum = table.checksum(),
+                   .coverage = table.coverage(),
+                   .chunk = table.chunk(),
+                   .total_weight = table.total_weight(),
+                   .codec = static_cast<Codec>(table.codec()),
+                   .release = table.release()};
+  return true;
+}
+
+bool read(const wire::PartDone& table, Header& header) {
+  header = PartDone{table.round()};
+  return true;
+}
+
+bool read(const wire::Ready& table, Header& header) {
+  header = Ready{table.flows()};
+  return true;
+}
+
+template <typename Table>
+bool verify_and_read(std::span<const std::byte> bytes, Header& header) {
+  const Table* table = verified_root<Table>(bytes);
+  return table != nullptr && read(*table, header);
+}
+
+bool read_table(FrameType type, std::span<const std::byte> table, Header& header) {
+  switch (type) {
+    case FrameType::hello: return verify_and_read<wire::Hello>(table, header);
+    case FrameType::refusal: return verify_and_read<wire::Refusal>(table, header);
+    case FrameType::goodbye: return verify_and_read<wire::Goodbye>(table, header);
+    case FrameType::progress: return verify_and_read<wire::Progress>(table, header);
+    case FrameType::round_start: return verify_and_read<wire::RoundStart>(table, header);
+    case FrameType::contribution: return verify_and_read<wire::Contribution>(table, header);
+    case FrameType::average: return verify_and_read<wire::Average>(table, header);
+    case FrameType::part_done: return verify_and_read<wire::PartDone>(table, header);
+    case FrameType::ready: return verify_and_read<wire::Ready>(table, header);
+  }
+  return false;
+}
+
+}  // namespace
+
+std::string_view to_string(RefusalReason reason) {
+  switch (reason) {
+    case RefusalReason::unspecified: return "unspecified";
+    case RefusalReason::protocol_version: return "protocol-version";
+    case RefusalReason::wrong_run: return "wrong-run";
+    case RefusalReason::wrong_model: return "wrong-model";
+    case RefusalReason::same_peer: return "same-peer";
+    case RefusalReason::too_many: return "too-many";
+    case RefusalReason::banned: return "banned";
+    case RefusalReason::busy: return "busy";
+  }
+  return "unspecified";
+}
+
+std::string_view to_string(FrameFault fault) {
+  switch (fault) {
+    case FrameFault::none: return "none";
+    case FrameFault::not_papilio: return "not the Papilio protocol";
+    case FrameFault::protocol_version: return "unknown protocol version";
+    case FrameFault::unknown_type: return "unknown frame type";
+    case FrameFault::bad_length: return "frame length out of bounds";
+    case FrameFault::bad_checksum: return "damaged frame header";
+    case FrameFault::bad_table: return "malformed frame header";
+  }
+  return "unknown";
+}
+
+FrameType type_of(const Header& header) { return static_cast<FrameType>(header.index() + 1); }
+
+void encode_frame_header(const Header& header, std::size_t payload_bytes, HeaderBytes& out) {
+  PAPILIO_ASSERT_VALUES(payload_bytes <= kMaximumPayloadBytes, payload_bytes, kMaximumPayloadBytes);
+  thread_local Builder builder(1024);  // one per loop thread: no allocation per frame
+  builder.Clear();
+  std::visit([](const auto& table) { build(builder, table); }, header);
+
+  const std::size_t needed_bytes = kPreambleBytes + builder.GetSize();
+  const std::size_t header_bytes = std::max(kFrameHeadBytes, (needed_bytes + 7) / 8 * 8);
+  PAPILIO_ASSERT_VALUES(header_bytes <= kMaximumHeaderBytes, header_bytes, kMaximumHeaderBytes);
+  out.assign(header_bytes, std::byte{0});
+  std::memcpy(out.data() + kPreambleBytes, builder.GetBufferPointer(), builder.GetSize());
+
+  Preamble preamble{.magic = kMagic,
+                    .type = static_cast<std::uint8_t>(type_of(header)),
+                    .version = kProtocolVersion,
+                    .header_words = static_cast<std::uint16_t>(header_bytes / 8),
+                    .payload_bytes = static_cast<std::uint32_t>(payload_bytes),
+                    .checksum = 0};
+  std::memcpy(out.data(), &preamble, sizeof(preamble));
+  preamble.checksum = header_checksum(out);
+  std::memcpy(out.data(), &preamble, sizeof(preamble));
+}
+
+FrameSizes parse_frame_head(std::span<const std::byte> head) {
+  PAPILIO_ASSERT_VALUES(head.size() >= kPreambleBytes, head.size(), kPreambleBytes);
+  Preamble preamble;
+  std::memcpy(&preamble, head.data(), sizeof(preamble));
+  FrameSizes sizes;
+  if (preamble.magic != kMagic) {
+    sizes.fault = FrameFault::not_papilio;
+  } else if (preamble.version != kProtocolVersion) {
+    sizes.fault = FrameFault::protocol_version;
+  } else if (preamble.type < 1 || preamble.type > std::variant_size_v<Header>) {
+    sizes.fault = FrameFault::unknown_type;
+  } else {
+    sizes.type = static_cast<FrameType>(preamble.type);
+    sizes.header_bytes = std::size_t{preamble.header_words} * 8;
+    sizes.payload_bytes = preamble.payload_bytes;
+    const bool carries_payload = sizes.type == FrameType::contribution || sizes.type == FrameType::average;
+    const bool payload_fits = carries_payload ? sizes.payload_bytes > 0 && sizes.payload_bytes <= kMaximumPayloadBytes
+                                              : sizes.payload_bytes == 0;
+    if (sizes.header_bytes < kFrameHeadBytes || sizes.header_bytes > kMaximumHeaderBytes || !payload_fits) {
+      sizes.fault = FrameFault::bad_length;
+    }
+  }
+  return sizes;
+}
+
+ParsedHeader parse_frame_header(std::span<const std::byte> bytes) {
+  ParsedHeader parsed;
+  const FrameSizes sizes = parse_frame_head(bytes);
+  if (sizes.fault != FrameFault::none) {
+    parsed.fault = sizes.fault;
+    return parsed;
+  }
+  PAPILIO_ASSERT_VALUES(bytes.size() == sizes.header_bytes, bytes.size(), sizes.header_bytes);
+  Preamble preamble;
+  std::memcpy(&preamble, bytes.data(), sizeof(preamble));
+  if (preamble.checksum != header_checksum(bytes)) {
+    parsed.fault = FrameFault::bad_checksum;
+  } else if (!read_table(sizes.type, bytes.subspan(kPreambleBytes), parsed.header)) {
+    parsed.fault = FrameFault::bad_table;
+  }
+  return parsed;
+}
+
+}  // namespace papilio::transport

@@ -1,0 +1,160 @@
+// Framing: turns typed headers into bytes and checked bytes into typed headers. A frame is
+//
+//   preamble (16 bytes) | FlatBuffers table | zero padding | payload
+//
+// preamble, little-endian: u32 magic "PPL1", u8 type, u8 protocol version, u16 header words of 8 bytes (preamble, table
+// and padding together, at least 128 bytes), u32 payload bytes, u32 checksum of the header (low half of XXH3-64 over
+// bytes 0..11 and 16..end). The header is at least 128 bytes so that a reader can ask for the next one together with
+// the rest of a payload without ever reading into the next payload. Sizes are checked before anything is allocated, the
+// table is verified before anything is read from it.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "engine/base/ids.hpp"
+#include "engine/base/limits.hpp"
+
+namespace papilio::transport {
+
+inline constexpr std::uint8_t kProtocolVersion = 1;
+inline constexpr std::size_t kPreambleBytes = 16;
+inline constexpr std::size_t kFrameHeadBytes = 128;  // what is read first of every frame
+
+enum class FrameType : std::uint8_t {
+  hello = 1,
+  refusal = 2,
+  goodbye = 3,
+  progress = 4,
+  round_start = 5,
+  contribution = 6,
+  average = 7,
+  part_done = 8,
+  ready = 9,
+};
+
+enum class WireRole : std::uint8_t { miner = 0, client = 1, validator = 2 };
+
+enum class RefusalReason : std::uint8_t {
+  unspecified = 0,
+  protocol_version = 1,
+  wrong_run = 2,
+  wrong_model = 3,
+  same_peer = 4,
+  too_many = 5,
+  banned = 6,
+  busy = 7,
+};
+[[nodiscard]] std::string_view to_string(RefusalReason reason);
+
+enum class Codec : std::uint8_t { fp32 = 0, bf16 = 1, fp16 = 2, int8 = 3 };
+
+// The headers, as plain data; schemas/frames.fbs says what the fields mean.
+struct Hello {
+  PeerId peer;
+  Fingerprint fingerprint;
+  std::string run_id;
+  WireRole role = WireRole::miner;
+  std::uint64_t session = 0;
+  std::uint16_t flow = 0;
+  std::uint16_t flows = 1;
+  std::string listen;
+  std::uint64_t rate_bytes_per_s = 0;
+  std::uint64_t elements = 0;
+  std::string software;
+};
+struct Refusal {
+  RefusalReason reason = RefusalReason::unspecified;
+  std::string detail;
+};
+struct Goodbye {
+  std::string reason;
+};
+struct Progress {
+  std::uint64_t epoch = 0;
+  std::uint64_t samples = 0;
+  std::uint64_t total_samples = 0;
+  std::uint64_t digest_epoch = 0;
+  std::uint64_t model_digest = 0;
+};
+struct RosterMember {
+  PeerId peer;
+  std::uint64_t rate_bytes_per_s = 0;
+  bool reduces = true;
+};
+struct RoundStart {
+  RoundId round = 0;
+  std::uint64_t epoch = 0;
+  std::vector<RosterMember> members;
+  std::uint32_t chunk_bytes = 0;
+  std::uint32_t timeout_ms = 0;
+};
+struct Contribution {
+  RoundId round = 0;
+  std::uint64_t checksum = 0;
+  ChunkIndex chunk = 0;
+  float weight = 0;
+  Codec codec = Codec::fp32;
+};
+struct Average {
+  RoundId round = 0;
+  std::uint64_t checksum = 0;
+  Coverage coverage = 0;
+  ChunkIndex chunk = 0;
+  float total_weight = 0;
+  Codec codec = Codec::fp32;
+  bool release = false;
+};
+struct PartDone {
+  RoundId round = 0;
+};
+
+struct Ready {
+  std::uint16_t flows = 1;
+};
+
+// Alternatives in the order of FrameType, so that index() + 1 is the type.
+using Header = std::variant<Hello, Refusal, Goodbye, Progress, RoundStart, Contribution, Average, PartDone, Ready>;
+[[nodiscard]] FrameType type_of(const Header& header);
+
+// A header in wire form, kept by value: small headers (all that carry payload) need no allocation of their own.
+using HeaderBytes = std::vector<std::byte>;
+
+// Writes header and preamble into `out` (replacing what it held; capacity is reused).
+void encode_frame_header(const Header& header, std::size_t payload_bytes, HeaderBytes& out);
+
+// What is wrong with bytes that a peer sent.
+enum class FrameFault : std::uint8_t {
+  none,
+  not_papilio,       // magic differs: another protocol
+  protocol_version,  // a version this build does not speak
+  unknown_type,
+  bad_length,    // header or payload beyond the limits, or not of this type
+  bad_checksum,  // damaged header
+  bad_table,     // the FlatBuffer does not verify or lacks a required field
+};
+[[nodiscard]] std::string_view to_string(FrameFault fault);
+
+// From the first kFrameHeadBytes of a frame: its sizes, checked against the limits.
+struct FrameSizes {
+  FrameFault fault = FrameFault::none;
+  FrameType type = FrameType::hello;
+  std::size_t header_bytes = 0;
+  std::size_t payload_bytes = 0;
+};
+[[nodiscard]] FrameSizes parse_frame_head(std::span<const std::byte> head);
+
+// The whole header, header_bytes long. Only contributions and averages may carry payload.
+struct ParsedHeader {
+  FrameFault fault = FrameFault::none;
+  Header header;
+};
+[[nodiscard]] ParsedHeader parse_frame_header(std::span<const std::byte> bytes);
+
+}  // namespace papilio::transport

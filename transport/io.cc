@@ -1,0 +1,52 @@
+#include "transport/io.hpp"
+
+#include <cerrno>
+#include <system_error>
+
+namespace papilio::transport {
+
+std::string_view to_string(IoCode code) {
+  switch (code) {
+    case IoCode::ok: return "ok";
+    case IoCode::closed_by_peer: return "closed by the peer";
+    case IoCode::reset: return "connection reset";
+    case IoCode::refused: return "connection refused";
+    case IoCode::unreachable: return "unreachable";
+    case IoCode::timed_out: return "timed out";
+    case IoCode::out_of_resources: return "out of descriptors, memory or ports";
+    case IoCode::failed: return "failed";
+  }
+  return "unknown";
+}
+
+IoStatus IoStatus::from_errno(int error_number) {
+  switch (error_number) {
+    case 0: return {IoCode::ok, 0};
+    case ECONNRESET:
+    case ECONNABORTED:
+    case ENOTCONN:
+    case EPIPE: return {IoCode::reset, error_number};
+    case ECONNREFUSED: return {IoCode::refused, error_number};
+    case ENETUNREACH:
+    case ENETDOWN:
+    case EHOSTUNREACH:
+    case EHOSTDOWN: return {IoCode::unreachable, error_number};
+    case ETIMEDOUT: return {IoCode::timed_out, error_number};
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+    case EAGAIN:
+    // What connect says when every local port towards that address is taken.
+    case EADDRNOTAVAIL: return {IoCode::out_of_resources, error_number};
+    default: return {IoCode::failed, error_number};
+  }
+}
+
+std::string IoStatus::to_string() const {
+  std::string text(transport::to_string(code));
+  if (error_number != 0) text += " (" + std::generic_category().message(error_number) + ")";
+  return text;
+}
+
+}  // namespace papilio::transport
