@@ -32,6 +32,8 @@ struct Peer {
   std::uint64_t session = 0;
   bool is_local_host = false;
   bool dialled_here = false;
+  bool leaving = false;  // it said goodbye; what it sent before is still on its way on other flows
+  std::string goodbye;
   std::vector<transport::Flow*> flows;  // the first carries control frames
   MemberIndex member = kNotAMember;     // in the current round; the round's driver keeps it
 };
@@ -184,6 +186,8 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   void violate(Connection& connection, const std::string& what);
   Peer& establish(Connection& connection);
   Connection* pending_from(const PeerId& id);
+  void handle_goodbye(Connection& connection, const std::string& reason);
+  void lose_flow(Connection& connection, const std::string& why);
   void lose_peer(Peer& peer, PeerLeft how, const std::string& why);
   void close_quietly(Connection& connection);
   void schedule_redial(Dial& dial);
