@@ -493,7 +493,7 @@ int main_of_perf(int argc, char** argv) {
   std::uint64_t ranks = 4;
   std::uint64_t clients = 0;
   std::uint64_t flows = 0;
-  std::uint64_t borrow_from = 0;
+  std::string borrow = "auto";
   std::string order = "auto";
   std::vector<std::string> rates;
   std::vector<std::string> weights;
@@ -512,8 +512,9 @@ int main_of_perf(int argc, char** argv) {
   tools::add_size(command, "--chunk", options.world.chunk_bytes, "chunk size, 0: chosen");
   tools::add_choice(command, "--order", order, {"auto", "averages-first", "contributions-first"},
                     "what a member sends first");
-  CLI::Option* borrow_option =
-      tools::add_size(command, "--borrow-from", borrow_from, "gradients from this size send averages by reference");
+  tools::add_choice(command, "--borrow", borrow, {"auto", "nothing", "contributions", "everything"},
+                    "which shards go out by reference instead of by copy");
+  tools::add_size(command, "--socket-buffer", options.world.socket_buffer_bytes, "send and receive buffers, 0: chosen");
   tools::add_count(command, "--clients", clients, 0, kMaximumMembers, "the last ranks reduce nothing");
   command.add_option("--weights", weights, "one weight per rank")->delimiter(',');
   command.add_option("--rates", rates, "one line rate per rank, such as 200Mbps,50Mbps")->delimiter(',');
@@ -531,7 +532,9 @@ int main_of_perf(int argc, char** argv) {
   options.world.order = order == "averages-first"        ? core::RoundOrder::averages_first
                         : order == "contributions-first" ? core::RoundOrder::contributions_first
                                                          : core::RoundOrder::automatic;
-  if (borrow_option->count() > 0) options.world.borrow_from_bytes = borrow_from;
+  if (borrow == "nothing") options.world.borrow = node::Borrow::nothing;
+  if (borrow == "contributions") options.world.borrow = node::Borrow::contributions;
+  if (borrow == "everything") options.world.borrow = node::Borrow::everything;
   if (auto checked = check(options, rates, weights, ranks, clients); !checked) return line.fail(checked.error());
 
   bool all_right = true;

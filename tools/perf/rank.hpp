@@ -23,7 +23,8 @@ struct WorldOptions {
   std::vector<double> weights;                   // by rank
   std::uint32_t clients = 0;                     // the last ranks reduce nothing
   core::RoundOrder order = core::RoundOrder::automatic;
-  std::optional<std::uint64_t> borrow_from_bytes;
+  std::optional<node::Borrow> borrow;
+  std::uint64_t socket_buffer_bytes = 0;         // 0: the engine's choice
   Duration timeout = std::chrono::seconds(120);  // of one round, and of connecting
 };
 
