@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <utility>
 
 #include "engine/base/assert.hpp"
@@ -40,7 +39,8 @@ std::string_view to_string(Verdict verdict) {
 
 namespace {
 
-bool weight_is_valid(double weight) { return std::isfinite(weight) && weight > 0 && weight <= kMaximumWeight; }
+// False for what is not a number, too.
+bool weight_is_valid(double weight) { return weight >= kMinimumWeight && weight <= kMaximumWeight; }
 
 }  // namespace
 
@@ -103,9 +103,9 @@ Verdict Round::check_average(MemberIndex from, ChunkIndex chunk, Coverage covera
   if (chunk >= chunks_.size()) return Verdict::out_of_range;
   if (is_own(chunk) || plan_.reducer(chunk) != from) return Verdict::unasked;
   if (elements != plan_.chunk(chunk).size) return Verdict::bad_size;
-  if (!weight_is_valid(total_weight / kMaximumMembers)) return Verdict::bad_weight;
+  if (!(total_weight >= kMinimumWeight && total_weight <= kMaximumWeight * kMaximumMembers)) return Verdict::bad_weight;
   const Coverage everybody = members() == kMaximumMembers ? ~Coverage{0} : coverage_of(members()) - 1;
-  if (coverage == 0 || (coverage & ~everybody) != 0) return Verdict::bad_coverage;
+  if ((coverage & coverage_of(from)) == 0 || (coverage & ~everybody) != 0) return Verdict::bad_coverage;
   if (chunks_[chunk].coverage_when_settled != 0) return Verdict::duplicate;
   if (chunks_[chunk].state != ChunkState::open || !is_live(from)) return Verdict::late;
   return Verdict::accept;

@@ -40,8 +40,8 @@ enum class Verdict : std::uint8_t {
   unasked,       // a chunk that is not the receiver's (contribution) or not the sender's (average) to reduce
   out_of_range,  // no such chunk
   bad_size,      // the payload does not fit the chunk
-  bad_weight,    // not positive and finite, or beyond kMaximumWeight
-  bad_coverage,  // names members that are not in the round, or leaves out the reducer's word
+  bad_weight,    // not between kMinimumWeight and kMaximumWeight, or not the sender's weight so far
+  bad_coverage,  // names members that are not in the round, or leaves out the reducer
 };
 [[nodiscard]] std::string_view to_string(Verdict verdict);
 // Only late shards can come from a correct member.
@@ -49,6 +49,9 @@ enum class Verdict : std::uint8_t {
   return verdict != Verdict::accept && verdict != Verdict::late;
 }
 
+// Weights are counts of samples or proportions of them. Within these bounds neither the sum of kMaximumMembers weights
+// nor its reciprocal leaves the range of a float, so that no member can turn an average into infinities.
+inline constexpr double kMinimumWeight = 1e-9;
 inline constexpr double kMaximumWeight = 1e9;
 
 // What is sent first where both could be. Averages first keeps them in the cache of a fast machine; contributions first
@@ -58,7 +61,7 @@ enum class RoundOrder : std::uint8_t { automatic, averages_first, contributions_
 struct RoundConfig {
   RoundId round = 0;
   MemberIndex self = 0;
-  double weight = 1;  // of this member's gradient: positive, finite
+  double weight = 1;  // of this member's gradient: kMinimumWeight to kMaximumWeight
   TimePoint start{};
   // When a reducer finalises with what it has, so that the averages still reach the others in time.
   TimePoint reduce_by{};

@@ -56,8 +56,7 @@ transport::PayloadDecision Engine::on_shard_header(Peer& peer, transport::Flow& 
   return rounds_.handle_shard_header(peer, flow, header, payload_bytes);
 }
 
-void Engine::on_shard(Peer& peer, const transport::Header& header, transport::Slab payload,
-                      std::size_t payload_bytes) {
+void Engine::on_shard(Peer& peer, const transport::Header& header, transport::Slab payload, std::size_t payload_bytes) {
   rounds_.handle_shard(peer, header, std::move(payload), payload_bytes);
 }
 
@@ -67,9 +66,7 @@ void Engine::on_shard_out(Peer* peer, std::uint64_t tag, bool sent) { rounds_.ha
 
 void Engine::on_flow_gone(transport::Flow& flow) { rounds_.handle_flow_gone(flow); }
 
-void Engine::on_refused(const transport::Address& address, const std::string& why) {
-  events_.on_refused(address, why);
-}
+void Engine::on_refused(const transport::Address& address, const std::string& why) { events_.on_refused(address, why); }
 
 void Engine::on_round_over(RoundReport report) { events_.on_round_over(std::move(report)); }
 

@@ -45,8 +45,8 @@ std::span<float> RoundDriver::chunk_values(ChunkIndex chunk) const {
   return gradient_.subspan(range.begin, range.size);
 }
 
-// One for every flow that can be in the middle of a payload, and two to spare; the compute queue is inline, so none waits
-// for a kernel.
+// One for every flow that can be in the middle of a payload, and two to spare; the compute queue is inline, so none
+// waits for a kernel.
 std::size_t RoundDriver::slabs_needed() const {
   std::size_t flows = 2;
   for (const auto& peer : mesh_.peers()) flows += peer->flows.size();
@@ -108,8 +108,8 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   config.reduce_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.reduce_by_fraction));
   borrow_ = any_local && gradient.size_bytes() >= config_.borrow_averages_from_bytes;
   config.awaits_release = borrow_;
-  config.averages_first = config_.order == core::RoundOrder::averages_first ||
-                          (config_.order == core::RoundOrder::automatic && any_local);
+  config.averages_first =
+      config_.order == core::RoundOrder::averages_first || (config_.order == core::RoundOrder::automatic && any_local);
   round_.emplace(config, PartitionPlan::make(gradient.size(), plan_members, spec.chunk_bytes));
   chunk_checksums_.assign(round_->plan().chunk_count(), 0);
   for (MemberIndex member = 0; member < spec.members.size(); ++member) {
@@ -175,8 +175,8 @@ void RoundDriver::finish_if_over() {
   events_.on_round_over(std::move(report));
 }
 
-// Peers that may still read borrowed bytes while the trainer is about to change them: cut, so that what they read from the
-// dead connection fails its checksum instead of being averaged.
+// Peers that may still read borrowed bytes while the trainer is about to change them: cut, so that what they read from
+// the dead connection fails its checksum instead of being averaged.
 void RoundDriver::drop_unreleased() {
   for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
     Peer* const peer = member_peers_[member];
@@ -329,7 +329,7 @@ void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how) {
   if (!round_ || peer.member == kNotAMember) return;
   const MemberIndex member = peer.member;
   member_peers_[member] = nullptr;
-  const CutOff reason = how == PeerLeft::goodbye             ? CutOff::departed
+  const CutOff reason = how == PeerLeft::goodbye              ? CutOff::departed
                         : how == PeerLeft::protocol_violation ? CutOff::protocol
                                                               : CutOff::connection_lost;
   round_->handle_cut_off(member, reason);

@@ -1,7 +1,7 @@
 // Runs rounds: turns frames into events of the core's round, and the core's answers into kernel work and frames. The
-// gradient is averaged where it lies. Contributions to this node's part are received into slabs and accumulated onto it;
-// averages of other parts are received into slabs, checked, and only then written over the local values, so that at any
-// moment every chunk is whole: local or averaged.
+// gradient is averaged where it lies. Contributions to this node's part are received into slabs and accumulated onto
+// it; averages of other parts are received into slabs, checked, and only then written over the local values, so that at
+// any moment every chunk is whole: local or averaged.
 //
 // On the local host, shards go by reference (transport::WriteMode::borrow). A contribution's bytes change only when its
 // average has come back, which shows that the reducer read them; an average's bytes change only after the round, which
@@ -117,11 +117,11 @@ class RoundDriver {
   RoundId last_round_ = 0;
   TimePoint began_{};
   bool borrow_ = false;
-  std::vector<Peer*> member_peers_;            // by member; null: not connected, or this node
+  std::vector<Peer*> member_peers_;  // by member; null: not connected, or this node
   std::vector<PeerReport> member_reports_;
   std::vector<std::uint64_t> chunk_checksums_;  // of the encoded average; 0 where local
   std::uint32_t shards_in_flight_ = 0;
-  std::vector<HeldFlow> held_;     // their round has not begun here
+  std::vector<HeldFlow> held_;             // their round has not begun here
   std::vector<transport::Flow*> starved_;  // no slab was free
 };
 
