@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -44,6 +45,7 @@ class Run final : public training::TrainerEvents {
   void finish(const Status& status);
 
   void on_progress(std::uint64_t step, const GroupProgress& progress) override {
+    note_agreement(progress);
     display_.show_progress(step, progress);
   }
   void on_round(const training::RoundLine& line) override {
@@ -58,6 +60,10 @@ class Run final : public training::TrainerEvents {
  private:
   Status train(training::Learner& learner, const training::Corpus& corpus);
   void wait_for_agreement(Node& node);
+  // Who left sees nobody any more: what counts is how it was before.
+  void note_agreement(const GroupProgress& progress) {
+    if (!progress.left) outcome_.set_in_agreement(progress.in_agreement);
+  }
   [[nodiscard]] double seconds() const { return std::chrono::duration<double>(SteadyClock::now() - begin_).count(); }
 
   const CommandLine& command_line_;
@@ -111,7 +117,7 @@ Status Run::train(training::Learner& learner, const training::Corpus& corpus) {
     if (!ended) status = ended.error();
     if (ended && *ended) wait_for_agreement(*node);
     outcome_.set_seconds(seconds());
-    outcome_.set_in_agreement(node->progress().in_agreement);
+    note_agreement(node->progress());
   }
   {
     const std::lock_guard lock(node_mutex_);
@@ -150,6 +156,8 @@ int main_of_node(int argc, char** argv) {
   if (const auto code = command_line.parse(argc, argv)) return *code;
   if (Status valid = validate(settings); !valid) return command_line.fail(valid.error());
 
+  // A peer that hangs up in the middle of a write is a value, not the end of this process.
+  std::signal(SIGPIPE, SIG_IGN);
   Run run(command_line, settings);
   const auto end_now = [&run] {
     const Status written = run.write_json();

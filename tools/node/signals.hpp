@@ -8,11 +8,13 @@
 
 namespace papilio::tools {
 
+// At most one at a time in a process.
 class SignalWatcher {
  public:
-  // Blocks SIGINT and SIGTERM in this thread and all that it starts from now on: make it before any other thread.
-  // `ask` is called once, at the first signal; `end_now` when patience is over, and must not return.
+  // Takes SIGINT and SIGTERM over. `ask` is called once, at the first signal; `end_now` when patience is over, and must
+  // not return. Both run on the watcher's thread.
   SignalWatcher(std::function<void()> ask, std::function<void()> end_now);
+  // The signals do what they did before.
   ~SignalWatcher();
   SignalWatcher(const SignalWatcher&) = delete;
   SignalWatcher& operator=(const SignalWatcher&) = delete;
@@ -21,7 +23,6 @@ class SignalWatcher {
   void watch();
 
   std::function<void()> ask_, end_now_;
-  int signals_ = -1;   // signalfd
   int finished_ = -1;  // eventfd, written by the destructor
   std::thread thread_;
 };
