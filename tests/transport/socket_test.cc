@@ -34,9 +34,10 @@ TEST(Address, ReadsAndWritesTheSameText) {
 }
 
 TEST(Address, RefusalsNameTheTextAndTheForm) {
-  for (const char* text :
-       {"", ":", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:80x", "127.0.0.1: 80",
-        "::1:80", ":80", "[]:80", "sim/x:1", "sim/4294967296:1", "no such host:80", "host.invalid:80"}) {
+  // Longer than a label may be, so that no name server is asked.
+  const std::string no_host = std::string(70, 'x') + ":80";
+  for (const char* text : {"", ":", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:80x",
+                           "127.0.0.1: 80", "::1:80", ":80", "[]:80", "sim/x:1", "sim/4294967296:1", no_host.c_str()}) {
     const Result<Address> address = Address::parse(text);
     ASSERT_FALSE(address.ok()) << text;
     EXPECT_EQ(address.error().kind, ErrorKind::usage);
