@@ -53,9 +53,9 @@ std::uint64_t checksum(std::span<const std::byte> bytes) {
   return cpu_operations().checksum(bytes.data(), bytes.size());
 }
 
-std::uint64_t copy_and_checksum(std::span<std::byte> to, std::span<const std::byte> from) {
+void copy_streaming(std::span<std::byte> to, std::span<const std::byte> from) {
   check_pair(to, from);
-  return cpu_operations().copy_and_checksum(to.data(), from.data(), from.size());
+  cpu_operations().copy_streaming(to.data(), from.data(), from.size());
 }
 
 }  // namespace papilio::kernels

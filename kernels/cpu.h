@@ -20,7 +20,7 @@ struct CpuOperations {
                                   std::size_t count);
   void (*finalise)(float* sum, float inverse_total, std::size_t count);
   std::uint64_t (*checksum)(const void* bytes, std::size_t size);
-  std::uint64_t (*copy_and_checksum)(void* to, const void* from, std::size_t size);
+  void (*copy_streaming)(void* to, const void* from, std::size_t size);
 };
 
 extern const CpuOperations kBaselineOperations;

@@ -17,7 +17,7 @@ const CpuOperations kBaselineOperations = {
     .accumulate_and_finalise = accumulate_and_finalise_loop,
     .finalise = finalise_loop,
     .checksum = checksum_bytes,
-    .copy_and_checksum = copy_and_checksum_bytes,
+    .copy_streaming = copy_streaming_bytes,
 };
 
 }  // namespace papilio::kernels

@@ -5,7 +5,11 @@
 // the machine.
 #pragma once
 
+#include <stdint.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
 
 #define XXH_INLINE_ALL
 #define XXH_VECTOR PAPILIO_XXH_VECTOR
@@ -32,24 +36,38 @@ void finalise_loop(float* sum, float inverse_total, std::size_t count) {
 
 std::uint64_t checksum_bytes(const void* bytes, std::size_t size) { return XXH3_64bits(bytes, size); }
 
-// Bytes copied before they are hashed: source and copy of one block fit into the first-level cache (32 KiB and up on
-// x86-64) side by side, so that hashing the block costs no second pass over memory.
-constexpr std::size_t kBlockBytes = std::size_t{4} << 10U;
-
-std::uint64_t copy_and_checksum_bytes(void* to, const void* from, std::size_t size) {
-  if (size == 0) return XXH3_64bits(nullptr, 0);
+// Stores that go round the cache: the target is not read first (which halves the traffic to memory), and the slabs that
+// the next payload lands in stay cached.
+void copy_streaming_bytes(void* to, const void* from, std::size_t size) {
   auto* target = static_cast<unsigned char*>(to);
   const auto* source = static_cast<const unsigned char*>(from);
-  XXH3_state_t state;
-  XXH3_64bits_reset(&state);
-  // The copy is hashed, not the source: if the owner of the source writes to it meanwhile, what is sent still agrees
-  // with its checksum.
-  for (std::size_t begin = 0; begin < size; begin += kBlockBytes) {
-    const std::size_t block = size - begin < kBlockBytes ? size - begin : kBlockBytes;
-    memcpy(target + begin, source + begin, block);
-    XXH3_64bits_update(&state, target + begin, block);
+#ifdef __SSE2__
+#ifdef __AVX2__
+  using Vector = __m256i;
+#else
+  using Vector = __m128i;
+#endif
+  const std::size_t misaligned = reinterpret_cast<std::uintptr_t>(target) % sizeof(Vector);
+  const std::size_t head = misaligned == 0 ? 0 : sizeof(Vector) - misaligned;
+  if (size >= head + sizeof(Vector)) {
+    memcpy(target, source, head);
+    std::size_t done = head;
+    for (; done + sizeof(Vector) <= size; done += sizeof(Vector)) {
+#ifdef __AVX2__
+      _mm256_stream_si256(reinterpret_cast<__m256i*>(target + done),
+                          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source + done)));
+#else
+      _mm_stream_si128(reinterpret_cast<__m128i*>(target + done),
+                       _mm_loadu_si128(reinterpret_cast<const __m128i*>(source + done)));
+#endif
+    }
+    _mm_sfence();  // such stores are ordered by nothing else
+    target += done;
+    source += done;
+    size -= done;
   }
-  return XXH3_64bits_digest(&state);
+#endif
+  if (size > 0) memcpy(target, source, size);
 }
 
 }  // namespace

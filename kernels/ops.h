@@ -24,7 +24,7 @@ void finalise(std::span<float> sum, float inverse_total);
 // 64-bit XXH3 of a payload (https://github.com/Cyan4973/xxHash, doc/xxhash_spec.md), seed 0. Little-endian hosts only.
 std::uint64_t checksum(std::span<const std::byte> bytes);
 
-// Copies `from` to `to` and returns the checksum of what was copied, reading it once.
-std::uint64_t copy_and_checksum(std::span<std::byte> to, std::span<const std::byte> from);
+// Copies a whole chunk that nobody here reads again soon: where the machine can, past the cache.
+void copy_streaming(std::span<std::byte> to, std::span<const std::byte> from);
 
 }  // namespace papilio::kernels

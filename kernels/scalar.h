@@ -14,6 +14,6 @@ void accumulate_and_finalise(std::span<float> sum, float own_scale, float weight
                              float inverse_total);
 void finalise(std::span<float> sum, float inverse_total);
 std::uint64_t checksum(std::span<const std::byte> bytes);
-std::uint64_t copy_and_checksum(std::span<std::byte> to, std::span<const std::byte> from);
+void copy_streaming(std::span<std::byte> to, std::span<const std::byte> from);
 
 }  // namespace papilio::kernels::scalar

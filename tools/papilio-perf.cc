@@ -204,8 +204,8 @@ Status run_local_rank(const Options& options, std::uint32_t index, std::uint64_t
   const GradientMemory gradient(bytes);
   if (!gradient.ok()) return runtime_error("no memory for a gradient of " + format_size(bytes));
   for (std::uint64_t i = 0; i < options.warmup + options.iterations; ++i) {
-    auto sample = run_iteration(rank, index, options.world, gradient.values(), static_cast<std::uint32_t>(i),
-                                &shared->barrier);
+    auto sample =
+        run_iteration(rank, index, options.world, gradient.values(), static_cast<std::uint32_t>(i), &shared->barrier);
     if (!sample) return sample.error();
     shared.sample(index, i) = *sample;
   }
@@ -309,8 +309,8 @@ Result<SizeResult> run_distributed_size(const Options& options, Rank& rank, std:
     cpu_s += sample->cpu_s / static_cast<double>(options.iterations);
   }
   // Every rank's CPU seconds, peak memory in MiB and wrong elements.
-  auto all = rank.gather({static_cast<float>(cpu_s), static_cast<float>(peak_rss_bytes()) / 1048576.0F,
-                          static_cast<float>(result.wrong)});
+  auto all = rank.gather(
+      {static_cast<float>(cpu_s), static_cast<float>(peak_rss_bytes()) / 1048576.0F, static_cast<float>(result.wrong)});
   if (!all) return all.error();
   result.wrong = 0;
   for (std::size_t i = 0; i < all->size(); i += 3) {
@@ -335,8 +335,8 @@ void print_header(std::FILE* out, const Options& options, const std::string& bac
                PAPILIO_VERSION, options.world.ranks, static_cast<unsigned long long>(options.iterations),
                static_cast<unsigned long long>(options.warmup), options.security.c_str());
   std::fprintf(out, "# transport: %s\n", backend_note.c_str());
-  std::fprintf(out, "#%11s %12s %7s %6s %10s %8s %8s %8s %12s %10s\n", "size", "count", "type", "redop", "time", "algbw",
-               "busbw", "#wrong", "cpu/op", "peak rss");
+  std::fprintf(out, "#%11s %12s %7s %6s %10s %8s %8s %8s %12s %10s\n", "size", "count", "type", "redop", "time",
+               "algbw", "busbw", "#wrong", "cpu/op", "peak rss");
   std::fprintf(out, "#%11s %12s %7s %6s %10s %8s %8s %8s %12s %10s\n", "(B)", "(elements)", "", "", "(us)", "(GB/s)",
                "(GB/s)", "", "(s)", "(MiB)");
 }
@@ -348,8 +348,8 @@ nlohmann::ordered_json print_result(std::FILE* out, const Options& options, cons
   const double algbw_gbs = median_s > 0 ? static_cast<double>(result.bytes) / median_s / 1e9 : 0;
   const double busbw_gbs = algbw_gbs * 2 * (ranks - 1) / ranks;
   std::fprintf(out, "%12llu %12llu %7s %6s %10.1f %8.3f %8.3f %8llu %12.4f %10.1f\n",
-               static_cast<unsigned long long>(result.bytes), static_cast<unsigned long long>(result.bytes / 4), "float",
-               "avg", median_s * 1e6, algbw_gbs, busbw_gbs, static_cast<unsigned long long>(result.wrong),
+               static_cast<unsigned long long>(result.bytes), static_cast<unsigned long long>(result.bytes / 4),
+               "float", "avg", median_s * 1e6, algbw_gbs, busbw_gbs, static_cast<unsigned long long>(result.wrong),
                result.cpu_s_per_op, static_cast<double>(result.peak_rss_bytes) / 1048576);
   std::fflush(out);
   return {{"bytes", result.bytes},
@@ -394,14 +394,16 @@ Status check(Options& options, const std::vector<std::string>& rate_texts, const
                        format_size(options.end_bytes) + ": give --begin at most --end");
   }
   if (options.begin_bytes % 4 != 0) {
-    return usage_error("--begin " + std::to_string(options.begin_bytes) + ": sizes are of fp32 values: a multiple of 4");
+    return usage_error("--begin " + std::to_string(options.begin_bytes) +
+                       ": sizes are of fp32 values: a multiple of 4");
   }
   const bool any_distributed = options.world_size > 0 || !options.listen.empty() || !options.peers.empty();
   if (any_distributed) {
     if (options.world_size < 1 || options.listen.empty() || options.peers.size() != options.world_size) {
-      return usage_error("several hosts need --world N, --rank R, --listen ADDRESS:PORT and --peers with N addresses in "
-                         "world order: got world " + std::to_string(options.world_size) + " and " +
-                         std::to_string(options.peers.size()) + " peers");
+      return usage_error(
+          "several hosts need --world N, --rank R, --listen ADDRESS:PORT and --peers with N addresses in "
+          "world order: got world " +
+          std::to_string(options.world_size) + " and " + std::to_string(options.peers.size()) + " peers");
     }
     if (options.rank >= options.world_size) {
       return usage_error("--rank " + std::to_string(options.rank) + " is not in the world of " +
@@ -491,7 +493,7 @@ int main_of_perf(int argc, char** argv) {
   std::uint64_t ranks = 4;
   std::uint64_t clients = 0;
   std::uint64_t flows = 0;
-  std::uint64_t borrow_from = 0;
+  std::string borrow = "auto";
   std::string order = "auto";
   std::vector<std::string> rates;
   std::vector<std::string> weights;
@@ -510,8 +512,9 @@ int main_of_perf(int argc, char** argv) {
   tools::add_size(command, "--chunk", options.world.chunk_bytes, "chunk size, 0: chosen");
   tools::add_choice(command, "--order", order, {"auto", "averages-first", "contributions-first"},
                     "what a member sends first");
-  CLI::Option* borrow_option =
-      tools::add_size(command, "--borrow-from", borrow_from, "gradients from this size send averages by reference");
+  tools::add_choice(command, "--borrow", borrow, {"auto", "nothing", "contributions", "everything"},
+                    "which shards go out by reference instead of by copy");
+  tools::add_size(command, "--socket-buffer", options.world.socket_buffer_bytes, "send and receive buffers, 0: chosen");
   tools::add_count(command, "--clients", clients, 0, kMaximumMembers, "the last ranks reduce nothing");
   command.add_option("--weights", weights, "one weight per rank")->delimiter(',');
   command.add_option("--rates", rates, "one line rate per rank, such as 200Mbps,50Mbps")->delimiter(',');
@@ -529,7 +532,9 @@ int main_of_perf(int argc, char** argv) {
   options.world.order = order == "averages-first"        ? core::RoundOrder::averages_first
                         : order == "contributions-first" ? core::RoundOrder::contributions_first
                                                          : core::RoundOrder::automatic;
-  if (borrow_option->count() > 0) options.world.borrow_from_bytes = borrow_from;
+  if (borrow == "nothing") options.world.borrow = node::Borrow::nothing;
+  if (borrow == "contributions") options.world.borrow = node::Borrow::contributions;
+  if (borrow == "everything") options.world.borrow = node::Borrow::everything;
   if (auto checked = check(options, rates, weights, ranks, clients); !checked) return line.fail(checked.error());
 
   bool all_right = true;

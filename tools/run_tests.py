@@ -30,7 +30,9 @@ class Outcome:
 
 
 class Runner:
-    def __init__(self, timeout_factor: float, environment: dict[str, str]):
+    def __init__(self, timeout_factor: float, environment: dict[str, str], directory: pathlib.Path | None = None):
+        """`directory`: where tests run that name no working directory; Meson's choice is the build directory."""
+        self.directory = directory
         self.timeout_factor = timeout_factor
         self.environment = environment
         self.running: set[subprocess.Popen] = set()
@@ -97,7 +99,7 @@ class Runner:
         environment = os.environ | self.environment | test["env"]
         with tempfile.TemporaryFile() as output:
             process = subprocess.Popen(
-                test["cmd"] + arguments, cwd=test["workdir"] or None, env=environment, stdin=subprocess.DEVNULL,
+                test["cmd"] + arguments, cwd=test["workdir"] or self.directory, env=environment, stdin=subprocess.DEVNULL,
                 stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
             self.running.add(process)
             try:
@@ -189,7 +191,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     tests = load_tests(arguments.build, set(arguments.without_suite))
-    runner = Runner(arguments.timeout_factor, sanitizer_environment())
+    runner = Runner(arguments.timeout_factor, sanitizer_environment(), arguments.build)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     outcomes: list[Outcome] = []
 

@@ -24,7 +24,7 @@ class UvIo;
 
 // One turn moves at most about this much before it returns, so that now() does not grow stale and timers stay exact
 // even if every socket is always ready.
-constexpr std::size_t kTurnBytes = std::size_t{16} << 20U;
+constexpr std::size_t kTurnBytes = std::size_t{4} << 20U;
 constexpr std::size_t kTurnItems = 4096;
 constexpr int kAcceptsPerItem = 64;
 
@@ -479,8 +479,9 @@ void UvListener::process() {
 
 void UvListener::refuse_one() {
   reserve_.reset();
-  const Descriptor refused(::accept4(descriptor_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  Descriptor refused(::accept4(descriptor_.get(), nullptr, nullptr, SOCK_CLOEXEC));
   if (refused.valid()) reset_on_close(refused.get());
+  refused.reset();  // before the reserve takes its place
   reserve_ = Descriptor(::open("/dev/null", O_RDONLY | O_CLOEXEC));
 }
 

@@ -169,6 +169,12 @@ Standing Progress::standing_of(std::uint64_t epoch) const {
   return Standing::in_step;
 }
 
+std::optional<std::uint64_t> Progress::epoch_of(const PeerId& peer) const {
+  const Peer* known = find(peer);
+  if (known == nullptr || !known->present) return std::nullopt;
+  return known->epoch;
+}
+
 std::optional<Standing> Progress::standing(const PeerId& id) const {
   const Peer* peer = find(id);
   if (peer == nullptr || !peer->present) return std::nullopt;

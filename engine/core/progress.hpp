@@ -96,6 +96,8 @@ class Progress {
   [[nodiscard]] Standing local_standing() const { return standing_of(local_.epoch); }
   // None if the peer is not a member.
   [[nodiscard]] std::optional<Standing> standing(const PeerId& peer) const;
+  // The epoch that the peer is at. None if it is not a member.
+  [[nodiscard]] std::optional<std::uint64_t> epoch_of(const PeerId& peer) const;
   // Members, this node included, whose epoch is more than one from the group's.
   [[nodiscard]] std::uint32_t out_of_sync() const;
   // Members that hold the same model as this node, itself included, compared at the latest epoch of which both have

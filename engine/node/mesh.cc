@@ -112,6 +112,10 @@ void Mesh::handle_time(TimePoint now) {
       connection.flow.abort();
       continue;
     }
+    if (connection.stage == Stage::established) {  // said goodbye and did not go
+      lose_peer(*connection.peer, PeerLeft::goodbye, connection.peer->goodbye);
+      continue;
+    }
     counters_.handshake_timeouts += 1;
     spdlog::log(connection.dialled ? spdlog::level::debug : spdlog::level::warn,
                 "{}: connection closed: no complete hello within {:.1f} s", connection.address,
@@ -217,7 +221,7 @@ void Mesh::on_frame(Flow& flow, const Header& header, transport::Slab payload, s
   if (connection.stage == Stage::established) {
     if (payload_bytes > 0) return events_.on_shard(*connection.peer, header, std::move(payload), payload_bytes);
     if (const auto* goodbye = std::get_if<transport::Goodbye>(&header)) {
-      return lose_peer(*connection.peer, PeerLeft::goodbye, goodbye->reason);
+      return handle_goodbye(connection, goodbye->reason);
     }
     if (std::holds_alternative<transport::Ready>(header)) return;
     if (std::holds_alternative<Hello>(header) || std::holds_alternative<Refusal>(header)) {
@@ -396,13 +400,32 @@ void Mesh::on_frame_sent(Flow& flow, std::uint64_t tag) {
 void Mesh::on_flow_failed(Flow& flow, const transport::FlowFailure& failure) {
   Connection& connection = connection_of(flow);
   if (failure.is_protocol_violation()) return violate(connection, failure.to_string());
-  if (connection.stage == Stage::established) {
-    return lose_peer(*connection.peer, PeerLeft::lost, failure.to_string());
-  }
+  if (connection.stage == Stage::established) return lose_flow(connection, failure.to_string());
   if (connection.peer != nullptr) {  // a further flow that could not be opened: the link lives without it
     spdlog::debug("{}: further flow not opened: {}", connection.address, failure.to_string());
   }
   connection.stage = Stage::closing;
+}
+
+// The goodbye came on the control flow and may have overtaken shards on the others: the peer is gone when every flow
+// has reached its end.
+void Mesh::handle_goodbye(Connection& goodbye, const std::string& reason) {
+  Peer& peer = *goodbye.peer;
+  peer.leaving = true;
+  peer.goodbye = reason;
+  for (Connection& connection : connections_) {
+    if (connection.peer != &peer || connection.stage != Stage::established) continue;
+    connection.deadline = saturating_add(io_.now(), std::chrono::seconds(1));
+  }
+}
+
+// One flow of a link ended. Unless the peer is leaving, the link is lost with it.
+void Mesh::lose_flow(Connection& connection, const std::string& why) {
+  Peer& peer = *connection.peer;
+  if (!peer.leaving) return lose_peer(peer, PeerLeft::lost, why);
+  connection.stage = Stage::closing;
+  std::erase(peer.flows, &connection.flow);
+  if (peer.flows.empty()) lose_peer(peer, PeerLeft::goodbye, peer.goodbye);
 }
 
 void Mesh::lose_peer(Peer& peer, PeerLeft how, const std::string& why) {

@@ -32,6 +32,8 @@ struct Peer {
   std::uint64_t session = 0;
   bool is_local_host = false;
   bool dialled_here = false;
+  bool leaving = false;  // it said goodbye; what it sent before is still on its way on other flows
+  std::string goodbye;
   std::vector<transport::Flow*> flows;  // the first carries control frames
   MemberIndex member = kNotAMember;     // in the current round; the round's driver keeps it
 };
@@ -59,8 +61,9 @@ struct MeshConfig {
 // Several flows lift one connection's window limit on long paths; measured in ARCHITECTURE.md.
 inline constexpr std::uint16_t kRemoteFlows = 4;
 
-// Sockets as measured best: towards the local host cubic and fixed buffers (small enough to stay in the cache), elsewhere
-// the system's congestion control and automatic buffers, with little waiting unsent so that flows can share the work.
+// Sockets as measured best: towards the local host cubic and fixed buffers (small enough to stay in the cache),
+// elsewhere the system's congestion control and automatic buffers, with little waiting unsent so that flows can share
+// the work.
 [[nodiscard]] transport::SocketOptions default_socket_options(bool local_host, const std::string& congestion_control);
 
 class MeshEvents {
@@ -183,6 +186,8 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   void violate(Connection& connection, const std::string& what);
   Peer& establish(Connection& connection);
   Connection* pending_from(const PeerId& id);
+  void handle_goodbye(Connection& connection, const std::string& reason);
+  void lose_flow(Connection& connection, const std::string& why);
   void lose_peer(Peer& peer, PeerLeft how, const std::string& why);
   void close_quietly(Connection& connection);
   void schedule_redial(Dial& dial);

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <string>
 #include <utility>
 
@@ -106,8 +105,8 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   config.start = began_;
   config.deadline = saturating_add(began_, spec.timeout);
   config.reduce_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.reduce_by_fraction));
-  borrow_ = any_local && gradient.size_bytes() >= config_.borrow_averages_from_bytes;
-  config.awaits_release = borrow_;
+  borrow_averages_ = any_local && config_.borrow == Borrow::everything;
+  config.awaits_release = borrow_averages_;
   config.averages_first =
       config_.order == core::RoundOrder::averages_first || (config_.order == core::RoundOrder::automatic && any_local);
   round_.emplace(config, PartitionPlan::make(gradient.size(), plan_members, spec.chunk_bytes));
@@ -337,7 +336,7 @@ void RoundDriver::handle_average(Peer& peer, const transport::Average& header, s
     return violate(peer, CutOff::damaged_bytes, "an average whose bytes do not match their checksum");
   }
   round_->handle_average(peer.member, header.chunk, header.coverage, header.total_weight, header.release);
-  std::memcpy(chunk_values(header.chunk).data(), payload.data(), payload.size());
+  kernels::copy_streaming(std::as_writable_bytes(chunk_values(header.chunk)), payload);
   chunk_checksums_[header.chunk] = header.checksum;
   if (round_->poll_part_done(peer.member)) mesh_.send_control(peer, transport::PartDone{spec_.round});
 }
@@ -381,7 +380,7 @@ bool RoundDriver::next_shard(Peer& peer, transport::OutgoingFrame& frame) {
                                                       .chunk = order->chunk,
                                                       .total_weight = round_->total_weight(order->chunk),
                                                       .codec = transport::Codec::fp32,
-                                                      .release = borrow_},
+                                                      .release = borrow_averages_},
                                    payload.size(), frame.header);
   } else {
     transport::encode_frame_header(transport::Contribution{.round = spec_.round,
@@ -392,7 +391,7 @@ bool RoundDriver::next_shard(Peer& peer, transport::OutgoingFrame& frame) {
                                    payload.size(), frame.header);
   }
   frame.payload = payload;
-  const bool borrow = peer.is_local_host && (borrow_ || !is_average);
+  const bool borrow = is_average ? borrow_averages_ : config_.borrow != Borrow::nothing;
   frame.mode = borrow ? transport::WriteMode::borrow : transport::WriteMode::copy;
   frame.tag = tag_of(*order);
   shards_in_flight_ += 1;

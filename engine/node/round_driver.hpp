@@ -31,14 +31,16 @@ struct RoundSpec {
   Duration timeout{};
 };
 
+// Which shards go out by reference (transport::WriteMode::borrow). Contributions come from memory and profit; averages
+// are in the cache, where copying them costs as little as mapping them, and a round with borrowed averages ends later.
+enum class Borrow : std::uint8_t { nothing, contributions, everything };
+
 struct RoundDriverConfig {
   PeerId self;
   std::size_t pool_bytes_limit = std::size_t{64} << 20U;
   // Part of the timeout after which reducers finalise with what they have.
   double reduce_by_fraction = 0.6;
-  // A round of at least this many bytes sends averages by reference to peers on the local host (and then waits for
-  // part-done frames); below it, copying costs less than the waiting.
-  std::size_t borrow_averages_from_bytes = std::size_t{8} << 20U;
+  Borrow borrow = Borrow::contributions;
   // How long shards of a round that has not begun here may wait before they are disregarded.
   Duration hold_timeout = std::chrono::seconds(120);
   core::RoundOrder order = core::RoundOrder::automatic;
@@ -118,7 +120,7 @@ class RoundDriver {
   std::span<float> gradient_;
   RoundId last_round_ = 0;
   TimePoint began_{};
-  bool borrow_ = false;
+  bool borrow_averages_ = false;
   std::vector<Peer*> member_peers_;  // by member; null: not connected, or this node
   std::vector<PeerReport> member_reports_;
   std::vector<std::uint64_t> chunk_checksums_;  // of the encoded average; 0 where local

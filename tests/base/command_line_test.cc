@@ -156,6 +156,13 @@ TEST_F(CommandLineTest, ACommandHasItsOwnPageAndTheSharedOptions) {
   EXPECT_EQ(line_.out(), stderr);
 }
 
+TEST_F(CommandLineTest, AMissingCommandIsNamedAfterWhatIsUnknown) {
+  line_.app().require_subcommand(1);
+  EXPECT_THAT(error_of({}), HasSubstr("a command is missing; give one of: bans"));
+  EXPECT_THAT(error_of({"--stesp", "1"}), HasSubstr("did you mean '--steps'"));
+  EXPECT_THAT(error_of({"--no-such-flag"}), HasSubstr("unknown argument '--no-such-flag'"));
+}
+
 class CommandLineFilesTest : public CommandLineTest {
  protected:
   // One directory per test: they may run at the same time.

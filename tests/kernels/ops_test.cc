@@ -142,7 +142,7 @@ TEST_P(CpuLevel, ChecksumIsXxh3WhateverTheAlignment) {
     EXPECT_EQ(operations().checksum(from.data(), length), wanted) << length;
     for (const std::size_t offset : {0, 1, 5}) {
       std::fill(target.begin(), target.end(), std::byte{0xa5});
-      EXPECT_EQ(operations().copy_and_checksum(target.data() + offset, from.data(), length), wanted) << length;
+      operations().copy_streaming(target.data() + offset, from.data(), length);
       EXPECT_TRUE(std::equal(from.begin(), from.end(), target.begin() + static_cast<std::ptrdiff_t>(offset)));
       EXPECT_EQ(operations().checksum(target.data() + offset, length), wanted) << length;
       for (std::size_t i = 0; i < target.size(); ++i) {
@@ -187,7 +187,7 @@ TEST(Ops, EmptySpansAreFine) {
   accumulate({}, 1, 1, {});
   accumulate_and_finalise({}, 1, 1, {}, 1);
   finalise({}, 1);
-  EXPECT_EQ(copy_and_checksum({}, {}), checksum({}));
+  copy_streaming({}, {});
 }
 
 // The use that a round makes of it: own values in place, one call per contributor, the last one fused.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "transport/sim_io.hpp"
 #include "transport/socket.hpp"
 #include "transport/uv_io.hpp"
 
@@ -43,11 +44,54 @@ class RealHarness final : public Harness {
   std::unique_ptr<Io> io_;
 };
 
+// Two hosts of a simulated network.
+class SimHarness final : public Harness {
+ public:
+  SimHarness(std::uint64_t seed, const SimOptions& options)
+      : network_(seed, options), server_(network_.make_host(1)), client_(network_.make_host(2)) {}
+
+  Io& server() override { return *server_; }
+  Io& client() override { return *client_; }
+  Address listen_address() override { return Address::simulated(1, 0); }
+  Address silent_address() override { return Address::simulated(1, 9); }
+  bool run_until(const std::function<bool()>& predicate) override {
+    const TimePoint bound = network_.now() + kBound;
+    while (!predicate()) {
+      if (network_.run_ready_hosts()) continue;
+      if (network_.now() > bound || !network_.step()) return false;
+    }
+    return true;
+  }
+  void settle() override {
+    while (network_.run_ready_hosts() || network_.step()) {
+    }
+  }
+  [[nodiscard]] bool is_real() const override { return false; }
+
+ private:
+  SimNetwork network_;
+  std::unique_ptr<Io> server_, client_;
+};
+
+// Slow, jittery, in small pieces, with little room.
+SimOptions harsh_options() {
+  SimOptions options;
+  options.jitter = std::chrono::milliseconds(5);
+  options.up_bytes_per_s = std::uint64_t{64} << 20U;
+  options.down_bytes_per_s = std::uint64_t{48} << 20U;
+  options.buffer_bytes = 40000;
+  options.largest_segment_bytes = 3000;
+  options.odd_segment_chance = 0.9;
+  return options;
+}
+
 }  // namespace
 
 std::vector<HarnessFactory> harness_factories() {
   std::vector<HarnessFactory> factories;
   factories.push_back({"uv", [] { return std::unique_ptr<Harness>(new RealHarness(make_uv_io().value())); }});
+  factories.push_back({"sim", [] { return std::unique_ptr<Harness>(new SimHarness(1, {})); }});
+  factories.push_back({"sim_harsh", [] { return std::unique_ptr<Harness>(new SimHarness(2, harsh_options())); }});
   return factories;
 }
 

@@ -321,12 +321,20 @@ Result<CommandLine::ConfigFile> CommandLine::read_config_file(const std::string&
 // CLI11's own messages name the flag at most. Those of our add_* functions are complete and pass through.
 std::string CommandLine::explain(const CLI::ParseError& error) const {
   std::string what = error.what();
-  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
-    std::vector<std::string> extras = app_.remaining(true);
-    if (extras.empty()) return what;
-    return "unknown argument '" + extras.front() + "'" + suggestion_for(extras.front()) + "; see --help";
+  const bool required = dynamic_cast<const CLI::RequiredError*>(&error) != nullptr;
+  if (required || dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
+    // What is missing may have been given under a mistyped name: that comes first.
+    const std::vector<std::string> extras = app_.remaining(true);
+    if (!extras.empty()) {
+      return "unknown argument '" + extras.front() + "'" + suggestion_for(extras.front()) + "; see --help";
+    }
   }
-  if (dynamic_cast<const CLI::RequiredError*>(&error) != nullptr) return what + "; see --help";
+  if (required && what.find("subcommand") != std::string::npos) {
+    std::vector<std::string> names;
+    for (const CLI::App* command : app_.get_subcommands({})) names.push_back(command->get_name());
+    return "a command is missing; give one of: " + join(names, ", ");
+  }
+  if (required) return what + "; see --help";
   if (dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr) {
     const std::string flag = what.substr(0, what.find(':'));
     if (what.find("At Most") != std::string::npos || what.find("At most") != std::string::npos) {

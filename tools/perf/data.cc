@@ -35,8 +35,8 @@ std::uint32_t seed_of(std::uint32_t rank, std::uint32_t iteration) {
 
 constexpr std::size_t kBlock = 1024;
 
-PAPILIO_VECTOR_CLONES void add_block(std::array<double, kBlock>& sum, std::array<double, kBlock>& magnitude, std::uint32_t seed,
-               std::uint32_t begin, double weight) {
+PAPILIO_VECTOR_CLONES void add_block(std::array<double, kBlock>& sum, std::array<double, kBlock>& magnitude,
+                                     std::uint32_t seed, std::uint32_t begin, double weight) {
   for (std::size_t i = 0; i < kBlock; ++i) {
     const double value = weight * static_cast<double>(input(seed, begin + static_cast<std::uint32_t>(i)));
     sum[i] += value;

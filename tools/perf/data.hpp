@@ -11,8 +11,8 @@ namespace papilio::perf {
 void fill_inputs(std::span<float> values, std::uint32_t rank, std::uint32_t iteration);
 
 // How many elements are further from the float64 weighted average of all ranks' inputs than fp32 summation in any order
-// can be: (n + 2) * 2^-24 * sum(w_i |g_i|) / sum(w_i) (Higham, "Accuracy and Stability of Numerical Algorithms", ch. 4).
-// NaN is always wrong. One weight per rank.
+// can be: (n + 2) * 2^-24 * sum(w_i |g_i|) / sum(w_i) (Higham, "Accuracy and Stability of Numerical Algorithms", ch.
+// 4). NaN is always wrong. One weight per rank.
 std::uint64_t count_wrong(std::span<const float> values, std::span<const double> weights, std::uint32_t iteration);
 
 }  // namespace papilio::perf

@@ -37,11 +37,16 @@ Result<std::unique_ptr<Rank>> Rank::make(const WorldOptions& world, std::uint32_
   mesh.handshake_timeout = world.timeout;
   mesh.local_options = node::default_socket_options(true, world.congestion_control);
   mesh.remote_options = node::default_socket_options(false, world.congestion_control);
+  if (world.socket_buffer_bytes != 0) {
+    for (transport::SocketOptions* options : {&mesh.local_options, &mesh.remote_options}) {
+      options->send_buffer_bytes = options->receive_buffer_bytes = world.socket_buffer_bytes;
+    }
+  }
   if (rank < world.rates_bytes_per_s.size()) mesh.rate_bytes_per_s = world.rates_bytes_per_s[rank];
   node::RoundDriverConfig rounds;
   rounds.self = mesh.self;
   rounds.order = world.order;
-  if (world.borrow_from_bytes) rounds.borrow_averages_from_bytes = *world.borrow_from_bytes;
+  if (world.borrow) rounds.borrow = *world.borrow;
   node::EngineEvents& events = *self;
   self->engine_ = std::make_unique<node::Engine>(*self->io_, mesh, rounds, events);
   if (auto started = self->engine_->start(); !started) return started.error();

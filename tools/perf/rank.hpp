@@ -16,21 +16,21 @@ namespace papilio::perf {
 struct WorldOptions {
   std::uint32_t ranks = 0;
   transport::IoBackend backend = transport::IoBackend::automatic;
-  std::string congestion_control;       // empty: cubic towards the local host, the system's default elsewhere
-  std::uint16_t flows = 0;              // 0: the engine's choice
-  std::uint64_t chunk_bytes = 0;        // 0: the engine's choice
+  std::string congestion_control;                // empty: cubic towards the local host, the system's default elsewhere
+  std::uint16_t flows = 0;                       // 0: the engine's choice
+  std::uint64_t chunk_bytes = 0;                 // 0: the engine's choice
   std::vector<std::uint64_t> rates_bytes_per_s;  // by rank; empty: all alike
-  std::vector<double> weights;          // by rank
-  std::uint32_t clients = 0;            // the last ranks reduce nothing
+  std::vector<double> weights;                   // by rank
+  std::uint32_t clients = 0;                     // the last ranks reduce nothing
   core::RoundOrder order = core::RoundOrder::automatic;
-  std::optional<std::uint64_t> borrow_from_bytes;
+  std::optional<node::Borrow> borrow;
+  std::uint64_t socket_buffer_bytes = 0;         // 0: the engine's choice
   Duration timeout = std::chrono::seconds(120);  // of one round, and of connecting
 };
 
 class Rank final : private node::EngineEvents {
  public:
-  static Result<std::unique_ptr<Rank>> make(const WorldOptions& world, std::uint32_t rank,
-                                            const std::string& listen);
+  static Result<std::unique_ptr<Rank>> make(const WorldOptions& world, std::uint32_t rank, const std::string& listen);
   ~Rank();
 
   [[nodiscard]] std::uint16_t port() const;

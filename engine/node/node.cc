@@ -1,0 +1,447 @@
+#include "engine/node/node.hpp"
+
+#include <pthread.h>
+#include <spdlog/spdlog.h>
+#include <sys/random.h>
+
+#include <algorithm>
+#include <cmath>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "engine/base/assert.hpp"
+#include "engine/base/limits.hpp"
+#include "engine/node/engine.hpp"
+#include "engine/node/group.hpp"
+#include "transport/io.hpp"
+
+namespace papilio {
+
+namespace {
+
+using node::Engine;
+using node::Group;
+using node::Peer;
+
+// How long a departure may take: goodbyes are small, and a peer that does not take one is not waited for.
+constexpr Duration kLeavePatience = std::chrono::milliseconds(1500);
+
+struct AllReduceCall {
+  std::span<float> gradient;
+  double weight = 0;
+  std::promise<RoundReport> promise;
+  TimePoint deadline = kNever;  // until a round is announced
+};
+
+// What the trainer's thread and the loop's thread share, under one mutex that neither holds while it waits or works.
+struct Exchange {
+  std::mutex mutex;
+  std::condition_variable changed;
+  // trainer -> loop
+  std::uint64_t samples = 0;
+  std::optional<ModelDigest> model;
+  std::optional<AllReduceCall> call;
+  bool cancel = false;
+  bool stop = false;
+  // loop -> trainer
+  GroupProgress progress;
+  bool group_is_complete = false;
+  bool out_of_step = false;
+  std::string refusal;                  // why an address refused this node for good
+  std::vector<std::string> unanswered;  // addresses
+};
+
+class LoopNode final : public Node, private node::EngineEvents {
+ public:
+  LoopNode(NodeConfig config, std::unique_ptr<transport::Io> io, std::string transport_note, node::MeshConfig mesh,
+           const node::RoundDriverConfig& rounds, const node::GroupConfig& group)
+      : config_(std::move(config)),
+        transport_note_(std::move(transport_note)),
+        id_(mesh.self),
+        io_(std::move(io)),
+        engine_(*io_, std::move(mesh), rounds, *this),
+        group_(engine_, group) {
+    exchange_.progress.members = 1;
+  }
+
+  ~LoopNode() override {
+    stop();
+    if (thread_.joinable()) thread_.join();
+  }
+
+  Status launch() {
+    if (auto started = engine_.start(); !started) return started.error();
+    if (const auto address = engine_.mesh().listen_address()) listen_address_ = address->to_string();
+    thread_ = std::thread([this] { run(); });
+    return Done{};
+  }
+
+  // ---- the trainer's side
+
+  [[nodiscard]] PeerId id() const override { return id_; }
+  [[nodiscard]] std::string listen_address() const override { return listen_address_; }
+  [[nodiscard]] std::string transport() const override { return transport_note_; }
+
+  Status wait_for_group() override {
+    std::unique_lock lock(exchange_.mutex);
+    const auto settled = [&] {
+      return exchange_.group_is_complete || exchange_.stop || !exchange_.refusal.empty() || exchange_.out_of_step;
+    };
+    const bool in_time = exchange_.changed.wait_for(lock, config_.join_timeout, settled);
+    if (!exchange_.refusal.empty()) return usage_error(exchange_.refusal);
+    if (exchange_.out_of_step) {
+      return runtime_error("the group is at epoch " + std::to_string(exchange_.progress.epoch) +
+                           ", this node at 0: start all nodes of a run together");
+    }
+    if (exchange_.stop) return runtime_error("stopped while waiting for the group");
+    if (in_time) return Done{};
+    std::string missing;
+    for (const std::string& address : exchange_.unanswered) missing += " " + address;
+    return runtime_error(
+        "only " + std::to_string(exchange_.progress.members) + " of " + std::to_string(config_.group_size) +
+        " members are here after join-timeout (" + std::to_string(static_cast<int>(to_seconds(config_.join_timeout))) +
+        " s)" + (missing.empty() ? "" : "; no answer from" + missing) + ": check that they run and can be reached");
+  }
+
+  void add_samples(std::uint64_t samples) override {
+    if (samples == 0) return;
+    {
+      const std::lock_guard lock(exchange_.mutex);
+      exchange_.samples += samples;
+    }
+    io_->wake();
+  }
+
+  [[nodiscard]] GroupProgress progress() const override {
+    const std::lock_guard lock(exchange_.mutex);
+    return exchange_.progress;
+  }
+
+  GroupProgress wait_for_round(Duration timeout) override {
+    std::unique_lock lock(exchange_.mutex);
+    exchange_.changed.wait_for(lock, timeout, [&] { return exchange_.progress.round_open || exchange_.progress.left; });
+    return exchange_.progress;
+  }
+
+  std::future<RoundReport> all_reduce(std::span<float> gradient, double weight) override {
+    AllReduceCall call{.gradient = gradient, .weight = weight, .promise = {}};
+    std::future<RoundReport> future = call.promise.get_future();
+    RoundReport refused;
+    if (gradient.size() != config_.elements) {
+      refused.error = "all_reduce: the gradient has " + std::to_string(gradient.size()) +
+                      " elements, the node was "
+                      "started for " +
+                      std::to_string(config_.elements);
+    } else if (!std::isfinite(weight) || weight <= 0 || weight > core::kMaximumWeight) {
+      refused.error = "all_reduce: weight " + std::to_string(weight) + " is not positive and finite";
+    } else {
+      const std::lock_guard lock(exchange_.mutex);
+      if (exchange_.call || round_in_flight_) {
+        refused.error = "all_reduce: a round is in flight already; wait for its future";
+      } else if (exchange_.stop) {
+        refused.error = "all_reduce: the node was stopped";
+      } else {
+        round_in_flight_ = true;
+        exchange_.call = std::move(call);
+        io_->wake();
+        return future;
+      }
+    }
+    call.promise.set_value(std::move(refused));
+    return future;
+  }
+
+  void cancel() override {
+    {
+      const std::lock_guard lock(exchange_.mutex);
+      exchange_.cancel = true;
+    }
+    io_->wake();
+  }
+
+  void report_model_digest(std::uint64_t epoch, std::uint64_t digest) override {
+    {
+      const std::lock_guard lock(exchange_.mutex);
+      exchange_.model = ModelDigest{epoch, digest};
+    }
+    io_->wake();
+  }
+
+  void stop() override {
+    {
+      const std::lock_guard lock(exchange_.mutex);
+      exchange_.stop = true;
+      exchange_.progress.left = true;
+    }
+    exchange_.changed.notify_all();
+    io_->wake();
+  }
+
+ private:
+  // ---- the loop's side
+
+  void run() {
+    pthread_setname_np(pthread_self(), "papilio-loop");
+    while (take_commands()) {
+      join_round();
+      group_.act(io_->now());
+      publish();
+      engine_.turn(std::min(call_ ? call_->deadline : kNever, group_.next_deadline(io_->now())));
+    }
+    if (call_) fail_call("the node was stopped before a round began");
+    engine_.leave("leaving", kLeavePatience);
+  }
+
+  // False when it is time to leave.
+  bool take_commands() {
+    const std::lock_guard lock(exchange_.mutex);
+    if (exchange_.samples > 0) group_.add_samples(std::exchange(exchange_.samples, 0));
+    if (exchange_.model) {
+      group_.report_model(exchange_.model->epoch, exchange_.model->digest);
+      exchange_.model.reset();
+    }
+    if (exchange_.call) {
+      call_ = std::move(exchange_.call);
+      exchange_.call.reset();
+      call_->deadline = saturating_add(io_->now(), config_.round_timeout);
+      group_.handle_round_wanted();
+    }
+    if (std::exchange(exchange_.cancel, false)) cancel_ = true;
+    return !exchange_.stop;
+  }
+
+  void join_round() {
+    if (std::exchange(cancel_, false)) {
+      if (call_ && !joined_) fail_call("canceled before a round began");
+      engine_.cancel_round();
+    }
+    if (!call_ || joined_) return;
+    if (group_.open_round()) {
+      joined_ = true;
+      call_->deadline = kNever;
+      engine_.begin_round(*group_.open_round(), call_->gradient, call_->weight);
+      engine_.rounds().finish_if_over();
+    } else if (io_->now() >= call_->deadline) {
+      fail_call("no round was announced within the round timeout: is the group's target batch reached?");
+    }
+  }
+
+  void fail_call(std::string error) {
+    RoundReport report;
+    report.error = std::move(error);
+    report.canceled = true;
+    answer_call(std::move(report));
+  }
+
+  void answer_call(RoundReport report) {
+    std::promise<RoundReport> promise = std::move(call_->promise);
+    call_.reset();
+    joined_ = false;
+    publish();
+    {
+      const std::lock_guard lock(exchange_.mutex);
+      round_in_flight_ = false;
+    }
+    promise.set_value(std::move(report));
+  }
+
+  void publish() {
+    GroupProgress progress = group_.progress(io_->now());
+    progress.round_open = progress.round_open && !joined_;
+    const bool complete = progress.members >= config_.group_size;
+    {
+      const std::lock_guard lock(exchange_.mutex);
+      progress.left = exchange_.stop;
+      exchange_.progress = progress;
+      exchange_.group_is_complete = exchange_.group_is_complete || complete;
+      exchange_.out_of_step = group_.is_out_of_step();
+      if (!exchange_.group_is_complete) exchange_.unanswered = engine_.mesh().unanswered();
+    }
+    exchange_.changed.notify_all();
+  }
+
+  void on_peer_joined(Peer& peer) override {
+    spdlog::info("{} joined from {} ({} flow{})", to_hex(peer.id), peer.address, peer.flows.size(),
+                 peer.flows.size() == 1 ? "" : "s");
+    group_.handle_peer_joined(peer);
+  }
+
+  void on_peer_left(Peer& peer, node::PeerLeft how, const std::string& why) override {
+    if (how == node::PeerLeft::goodbye) {
+      spdlog::info("{} left: {}", to_hex(peer.id), why);
+    } else {
+      spdlog::warn("{} ({}) lost: {}", to_hex(peer.id), peer.address, why);
+    }
+    group_.handle_peer_left(peer);
+  }
+
+  void on_control(Peer& peer, const transport::Header& header) override {
+    group_.handle_control(io_->now(), peer, header);
+  }
+
+  void on_round_over(RoundReport report) override {
+    group_.handle_round_over(io_->now(), report);
+    group_.act(io_->now());
+    answer_call(std::move(report));
+  }
+
+  void on_refused(const transport::Address& address, const std::string& why) override {
+    spdlog::error("{} refuses this node: {}", address.to_string(), why);
+    {
+      const std::lock_guard lock(exchange_.mutex);
+      exchange_.refusal = address.to_string() + " refuses this node: " + why;
+    }
+    exchange_.changed.notify_all();
+  }
+
+  const NodeConfig config_;
+  const std::string transport_note_;
+  const PeerId id_;
+  std::string listen_address_;
+  mutable Exchange exchange_;
+  bool round_in_flight_ = false;  // under exchange_.mutex
+
+  // The loop's own.
+  std::unique_ptr<transport::Io> io_;
+  Engine engine_;
+  Group group_;
+  std::optional<AllReduceCall> call_;
+  bool joined_ = false;
+  bool cancel_ = false;
+
+  std::thread thread_;
+};
+
+// ---- configuration
+
+Result<std::uint64_t> random_number() {
+  std::uint64_t value = 0;
+  if (getrandom(&value, sizeof(value), 0) != sizeof(value)) return runtime_error("the system gives no random numbers");
+  return value;
+}
+
+Result<PeerId> random_id() {
+  PeerId id;
+  for (std::size_t i = 0; i < id.bytes.size(); i += 8) {
+    auto number = random_number();
+    if (!number) return number.error();
+    for (std::size_t k = 0; k < 8; ++k) id.bytes[i + k] = static_cast<std::uint8_t>(*number >> (8 * k));
+  }
+  return id;
+}
+
+Result<transport::IoBackend> backend_of(const std::string& name) {
+  if (name == "auto") return transport::IoBackend::automatic;
+  if (name == "uring") return transport::IoBackend::uring;
+  if (name == "uv") return transport::IoBackend::uv;
+  return usage_error("transport: '" + name + "' is not a backend: use auto, uring or uv");
+}
+
+Status check(const NodeConfig& config) {
+  if (config.role == Role::validator) {
+    return usage_error("role: validator is not part of rounds yet: use miner or client");
+  }
+  if (config.role == Role::miner && config.listen.empty()) {
+    return usage_error("listen: a miner needs an address to listen on, such as 0.0.0.0:31337; or use role client");
+  }
+  if (config.role == Role::client && config.peers.empty()) {
+    return usage_error("peer: a client needs at least one address to dial");
+  }
+  if (config.run_id.empty() || config.run_id.size() > 256) {
+    return usage_error("run-id: '" + config.run_id.substr(0, 32) + "' must have 1 to 256 characters");
+  }
+  if (config.elements > kMaximumElements) {
+    return usage_error("elements: " + std::to_string(config.elements) + " is above the maximum " +
+                       std::to_string(kMaximumElements));
+  }
+  if (config.flows > kMaximumFlows) {
+    return usage_error("flows: " + std::to_string(config.flows) + " is above the maximum " +
+                       std::to_string(kMaximumFlows));
+  }
+  if (config.group_size > kMaximumMembers || config.peers.size() >= kMaximumMembers) {
+    return usage_error("group-size: a group has at most " + std::to_string(kMaximumMembers) + " members");
+  }
+  if (config.chunk_bytes != 0 && (config.chunk_bytes < kMinimumChunkBytes || config.chunk_bytes > kMaximumChunkBytes ||
+                                  (config.chunk_bytes & (config.chunk_bytes - 1)) != 0)) {
+    return usage_error("chunk-bytes: " + std::to_string(config.chunk_bytes) + " is not a power of two from 64K to 4M");
+  }
+  if (config.round_timeout < std::chrono::milliseconds(10) || config.round_timeout > std::chrono::hours(24)) {
+    return usage_error("round-timeout: give a time from 10ms to 24h");
+  }
+  return Done{};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
+  if (auto checked = check(config); !checked) return checked.error();
+  if (config.group_size == 0) config.group_size = static_cast<std::uint32_t>(1 + config.peers.size());
+
+  node::MeshConfig mesh;
+  auto id = random_id();
+  if (!id) return id.error();
+  auto seed = random_number();
+  if (!seed) return seed.error();
+  mesh.self = *id;
+  mesh.seed = *seed;
+  mesh.fingerprint = config.fingerprint;
+  mesh.run_id = config.run_id;
+  mesh.role = static_cast<transport::WireRole>(config.role);
+  mesh.elements = config.elements;
+  mesh.rate_bytes_per_s = config.rate_bytes_per_s;
+  mesh.flows = static_cast<std::uint16_t>(config.flows);
+  mesh.handshake_timeout = config.connect_timeout;
+  mesh.local_options = node::default_socket_options(true, config.congestion_control);
+  mesh.remote_options = node::default_socket_options(false, config.congestion_control);
+  if (!config.listen.empty()) {
+    auto address = transport::Address::parse(config.listen);
+    if (!address) return usage_error("listen: " + address.error().message);
+    mesh.listen = *address;
+  }
+  for (const std::string& peer : config.peers) {
+    auto address = transport::Address::parse(peer);
+    if (!address) return usage_error("peer: " + address.error().message);
+    mesh.peers.push_back(*address);
+  }
+  node::RoundDriverConfig rounds;
+  rounds.self = *id;
+  const node::GroupConfig group{.self = *id,
+                                .role = mesh.role,
+                                .elements = config.elements,
+                                .target_batch = config.target_batch,
+                                .rate_bytes_per_s = config.rate_bytes_per_s,
+                                .chunk_bytes = config.chunk_bytes,
+                                .round_timeout = config.round_timeout};
+
+  auto backend = backend_of(config.transport);
+  if (!backend) return backend.error();
+  std::string note;
+  auto io = transport::make_io(*backend, &note);
+  if (!io) return io.error();
+  auto node =
+      std::make_unique<LoopNode>(std::move(config), std::move(*io), std::move(note), std::move(mesh), rounds, group);
+  if (auto launched = node->launch(); !launched) return launched.error();
+  return std::unique_ptr<Node>(std::move(node));
+}
+
+Fingerprint model_fingerprint(std::string_view run_id, std::span<const ParameterShape> parameters) {
+  // Lengths go in too, so that ("ab", "c") and ("a", "bc") differ.
+  std::string text;
+  const auto add = [&](std::string_view part) { text += std::to_string(part.size()) + ":" + std::string(part) + ";"; };
+  add(run_id);
+  for (const ParameterShape& parameter : parameters) {
+    add(parameter.name);
+    add(parameter.dtype);
+    for (const std::int64_t extent : parameter.shape) add(std::to_string(extent));
+    text += "|";
+  }
+  const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
+  return {hash.low64, hash.high64};
+}
+
+}  // namespace papilio

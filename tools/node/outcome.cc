@@ -1,0 +1,104 @@
+#include "tools/node/outcome.hpp"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <utility>
+
+#include "tools/node/text.hpp"
+
+namespace papilio::tools {
+namespace {
+
+using nlohmann::ordered_json;
+
+ordered_json round_document(const training::RoundLine& line) {
+  ordered_json cut_off = ordered_json::array();
+  for (const auto& entry : line.cut_off) {
+    cut_off.push_back({{"peer", to_hex(entry.peer, 64)}, {"reason", entry.reason}});
+  }
+  return {{"epoch", line.epoch},
+          {"seconds", line.seconds},
+          {"coverage", line.coverage},
+          {"members", line.members},
+          {"banned", line.banned},
+          {"bytes_sent", line.bytes_sent},
+          {"bytes_received", line.bytes_received},
+          {"samples", line.samples},
+          {"global_samples", line.global_samples},
+          {"loss", line.loss},
+          {"local_chunks", line.local_chunks},
+          {"step_seconds", line.step_seconds},
+          {"model_digest", hexadecimal(line.model_digest, 16)},
+          {"cut_off", std::move(cut_off)}};
+}
+
+}  // namespace
+
+void Outcome::set_node(std::string peer_id, std::string transport, std::uint64_t parameters,
+                       std::uint64_t model_digest) {
+  const std::lock_guard lock(mutex_);
+  peer_id_ = std::move(peer_id);
+  transport_ = std::move(transport);
+  parameters_ = parameters;
+  model_digest_ = model_digest;
+}
+
+void Outcome::add_round(const training::RoundLine& line) {
+  const std::lock_guard lock(mutex_);
+  rounds_.push_back(line);
+  model_digest_ = line.model_digest;
+}
+
+void Outcome::set_seconds(double seconds) {
+  const std::lock_guard lock(mutex_);
+  seconds_ = seconds;
+}
+
+void Outcome::set_in_agreement(std::uint32_t members) {
+  const std::lock_guard lock(mutex_);
+  in_agreement_ = members;
+}
+
+void Outcome::set_error(std::string message) {
+  const std::lock_guard lock(mutex_);
+  error_ = std::move(message);
+}
+
+ordered_json Outcome::document() const {
+  const std::lock_guard lock(mutex_);
+  ordered_json losses = ordered_json::array(), rounds = ordered_json::array();
+  std::uint64_t sent = 0, received = 0;
+  for (const training::RoundLine& line : rounds_) {
+    losses.push_back(line.loss);
+    rounds.push_back(round_document(line));
+    sent += line.bytes_sent;
+    received += line.bytes_received;
+  }
+  const ordered_json nothing = nullptr;
+  ordered_json document = {{"peer_id", peer_id_},
+                           {"transport", transport_},
+                           {"steps", rounds_.size()},
+                           {"epochs", rounds_.empty() ? 0 : rounds_.back().epoch + 1},
+                           {"loss_first", rounds_.empty() ? nothing : ordered_json(rounds_.front().loss)},
+                           {"loss_last", rounds_.empty() ? nothing : ordered_json(rounds_.back().loss)},
+                           {"losses", std::move(losses)},
+                           {"model_digest", hexadecimal(model_digest_, 16)},
+                           {"seconds", seconds_},
+                           {"bytes_sent", sent},
+                           {"bytes_received", received},
+                           {"parameters", parameters_},
+                           {"rounds", std::move(rounds)},
+                           {"in_agreement", in_agreement_}};
+  if (!error_.empty()) document["error"] = error_;
+  return document;
+}
+
+std::string Outcome::summary() const {
+  const std::lock_guard lock(mutex_);
+  if (rounds_.empty()) return fmt::format("no round was finished; model {}", hexadecimal(model_digest_, 16));
+  return fmt::format("{} rounds in {:.1f} s, loss {:.4f} to {:.4f}, model {}, {} in agreement", rounds_.size(),
+                     seconds_, rounds_.front().loss, rounds_.back().loss, hexadecimal(model_digest_, 16),
+                     in_agreement_);
+}
+
+}  // namespace papilio::tools
