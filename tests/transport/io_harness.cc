@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "transport/socket.hpp"
+#include "transport/uring_io.hpp"
 #include "transport/uv_io.hpp"
 
 namespace papilio::transport {
@@ -48,6 +49,10 @@ class RealHarness final : public Harness {
 std::vector<HarnessFactory> harness_factories() {
   std::vector<HarnessFactory> factories;
   factories.push_back({"uv", [] { return std::unique_ptr<Harness>(new RealHarness(make_uv_io().value())); }});
+  // Not every kernel and sandbox lets io_uring run.
+  if (make_uring_io().ok()) {
+    factories.push_back({"uring", [] { return std::unique_ptr<Harness>(new RealHarness(make_uring_io().value())); }});
+  }
   return factories;
 }
 
