@@ -1,13 +1,28 @@
 #include "transport/io.hpp"
+#include "transport/uring_io.hpp"
 #include "transport/uv_io.hpp"
 
 namespace papilio::transport {
 
 Result<std::unique_ptr<Io>> make_io(IoBackend backend, std::string* why) {
-  if (backend == IoBackend::uring) {
-    return usage_error("transport 'uring': this build has no io_uring backend; choose 'uv' or 'auto'");
+  const auto say = [why](std::string text) {
+    if (why != nullptr) *why = std::move(text);
+  };
+  if (backend == IoBackend::uv) {
+    say("libuv, as asked for");
+    return make_uv_io();
   }
-  if (why != nullptr) *why = backend == IoBackend::uv ? "libuv, as asked for" : "libuv: no io_uring backend here";
+  Result<std::unique_ptr<Io>> uring = make_uring_io();
+  if (backend == IoBackend::uring) {
+    if (!uring) return runtime_error("transport 'uring': " + uring.error().message + "; or choose 'uv' or 'auto'");
+    say("io_uring, as asked for");
+    return uring;
+  }
+  if (uring) {
+    say("io_uring");
+    return uring;
+  }
+  say("libuv, because " + uring.error().message);
   return make_uv_io();
 }
 

@@ -4,6 +4,7 @@
 
 #include "transport/sim_io.hpp"
 #include "transport/socket.hpp"
+#include "transport/uring_io.hpp"
 #include "transport/uv_io.hpp"
 
 namespace papilio::transport {
@@ -92,6 +93,10 @@ std::vector<HarnessFactory> harness_factories() {
   factories.push_back({"uv", [] { return std::unique_ptr<Harness>(new RealHarness(make_uv_io().value())); }});
   factories.push_back({"sim", [] { return std::unique_ptr<Harness>(new SimHarness(1, {})); }});
   factories.push_back({"sim_harsh", [] { return std::unique_ptr<Harness>(new SimHarness(2, harsh_options())); }});
+  // Not every kernel and sandbox lets io_uring run.
+  if (make_uring_io().ok()) {
+    factories.push_back({"uring", [] { return std::unique_ptr<Harness>(new RealHarness(make_uring_io().value())); }});
+  }
   return factories;
 }
 
