@@ -260,10 +260,16 @@ class EngineTest : public testing::TestWithParam<transport::IoBackend> {
   std::vector<std::size_t> clients_;
 };
 
+// Every backend that can run on this machine.
+std::vector<transport::IoBackend> backends() {
+  std::vector<transport::IoBackend> list = {transport::IoBackend::uv};
+  if (transport::make_io(transport::IoBackend::uring, nullptr).ok()) list.push_back(transport::IoBackend::uring);
+  return list;
+}
 std::string backend_name(const testing::TestParamInfo<transport::IoBackend>& info) {
   return info.param == transport::IoBackend::uring ? "uring" : "uv";
 }
-INSTANTIATE_TEST_SUITE_P(Backends, EngineTest, testing::Values(transport::IoBackend::uv), backend_name);
+INSTANTIATE_TEST_SUITE_P(Backends, EngineTest, testing::ValuesIn(backends()), backend_name);
 
 // ---- rounds without faults
 
@@ -690,7 +696,7 @@ class LiarTest : public EngineTest {
 
   std::deque<Liar> liars_;
 };
-INSTANTIATE_TEST_SUITE_P(Backends, LiarTest, testing::Values(transport::IoBackend::uv), backend_name);
+INSTANTIATE_TEST_SUITE_P(Backends, LiarTest, testing::ValuesIn(backends()), backend_name);
 
 TEST_P(LiarTest, ACorruptedContribution) {
   make_liar();
