@@ -155,7 +155,8 @@ void Mesh::dial_further_flows(Peer& peer, const transport::Address& address) {
 void Mesh::schedule_redial(Dial& dial) {
   dial.busy = false;
   dial.next_try = saturating_add(io_.now(), dial.wait);
-  dial.wait = std::min(dial.wait * 2, config_.redial_most);
+  if (dial.wait < config_.redial_most) dial.wait = std::min(dial.wait * 2, config_.redial_most);
+  if (dial.wait > config_.redial_most) dial.wait = config_.redial_first;
 }
 
 Mesh::Connection& Mesh::new_connection(const std::string& address, bool is_local_host) {
@@ -347,6 +348,8 @@ void Mesh::handle_refusal(Connection& connection, const Refusal& refusal) {
                      (refusal.reason == RefusalReason::same_peer && refusal.detail == "a node dialled itself");
   if (connection.dial != nullptr) {
     connection.dial->answered = true;
+    // Linked already, the other way round: no use in asking again soon.
+    if (refusal.reason == RefusalReason::same_peer) connection.dial->wait = config_.redial_linked;
     if (final) {
       connection.dial->given_up = true;
       events_.on_refused(connection.dial->address, std::string(to_string(refusal.reason)) + ": " + refusal.detail);

@@ -137,8 +137,8 @@ class LoopNode final : public Node, private node::EngineEvents {
                       " elements, the node was "
                       "started for " +
                       std::to_string(config_.elements);
-    } else if (!std::isfinite(weight) || weight <= 0 || weight > core::kMaximumWeight) {
-      refused.error = "all_reduce: weight " + std::to_string(weight) + " is not positive and finite";
+    } else if (!std::isfinite(weight) || weight < core::kMinimumWeight || weight > core::kMaximumWeight) {
+      refused.error = "all_reduce: weight " + std::to_string(weight) + " is not between 1e-9 and 1e9";
     } else {
       const std::lock_guard lock(exchange_.mutex);
       if (exchange_.call || round_in_flight_) {
