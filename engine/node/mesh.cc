@@ -471,8 +471,9 @@ void Mesh::leave(const std::string& reason) {
   if (leaving_) return;
   leaving_ = true;
   if (listener_ != nullptr) std::exchange(listener_, nullptr)->close();
-  for (const auto& peer : peers_) send_control(*peer, transport::Goodbye{reason});
   for (Connection& connection : connections_) {
+    // On every flow: its end must not arrive before its goodbye, and flows do not wait for each other.
+    if (connection.stage == Stage::established) connection.flow.send_control(transport::Goodbye{reason});
     connection.stage = Stage::closing;
     connection.deadline = saturating_add(io_.now(), std::chrono::seconds(1));
     connection.flow.close_after_sending();
