@@ -9,9 +9,9 @@ namespace papilio::transport {
 
 namespace {
 
-// Where discarded payload goes. Several flows may write nonsense over each other here: nobody reads it.
+// Where discarded payload goes. Several flows of a thread write nonsense over each other here: nobody reads it.
 std::span<std::byte> scratch() {
-  static std::array<std::byte, std::size_t{64} << 10U> bytes;
+  thread_local std::array<std::byte, std::size_t{64} << 10U> bytes;
   return bytes;
 }
 

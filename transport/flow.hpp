@@ -124,7 +124,7 @@ class Flow final : private StreamEvents {
 
   Reading reading_ = Reading::head;
   bool holding_ = false;
-  std::array<std::byte, kFrameHeadBytes> head_{};
+  alignas(16) std::array<std::byte, kFrameHeadBytes> head_{};  // tables are read where they lie
   std::size_t head_filled_ = 0;
   HeaderBytes long_header_;
   FrameSizes sizes_;

@@ -1,7 +1,8 @@
 #include "transport/frame.hpp"
 
+#include <algorithm>
 #include <bit>
-#include <cmath>
+#include <cstddef>
 #include <cstring>
 
 #define XXH_INLINE_ALL
@@ -59,6 +60,12 @@ constexpr std::size_t kMaximumTextBytes = 512;
 bool too_long(const flatbuffers::String* text) { return text != nullptr && text->size() > kMaximumTextBytes; }
 
 using Builder = flatbuffers::FlatBufferBuilder;
+using Text = flatbuffers::Offset<flatbuffers::String>;
+
+// Explanations for people, which may quote what a peer sent: cut, so that a refusal is not refused for its length.
+Text create_cut_text(Builder& builder, const std::string& text) {
+  return builder.CreateString(text.data(), std::min(text.size(), kMaximumTextBytes));
+}
 
 void build(Builder& builder, const Hello& hello) {
   const auto run_id = builder.CreateString(hello.run_id);
@@ -72,12 +79,12 @@ void build(Builder& builder, const Hello& hello) {
 }
 
 void build(Builder& builder, const Refusal& refusal) {
-  const auto detail = builder.CreateString(refusal.detail);
+  const auto detail = create_cut_text(builder, refusal.detail);
   builder.Finish(wire::CreateRefusal(builder, static_cast<wire::RefusalReason>(refusal.reason), detail));
 }
 
 void build(Builder& builder, const Goodbye& goodbye) {
-  builder.Finish(wire::CreateGoodbye(builder, builder.CreateString(goodbye.reason)));
+  builder.Finish(wire::CreateGoodbye(builder, create_cut_text(builder, goodbye.reason)));
 }
 
 void build(Builder& builder, const Progress& progress) {
@@ -281,8 +288,12 @@ void encode_frame_header(const Header& header, std::size_t payload_bytes, Header
                     .payload_bytes = static_cast<std::uint32_t>(payload_bytes),
                     .checksum = 0};
   std::memcpy(out.data(), &preamble, sizeof(preamble));
-  preamble.checksum = header_checksum(out);
-  std::memcpy(out.data(), &preamble, sizeof(preamble));
+  seal_frame_header(out);
+}
+
+void seal_frame_header(std::span<std::byte> header) {
+  const std::uint32_t checksum = header_checksum(header);
+  std::memcpy(header.data() + offsetof(Preamble, checksum), &checksum, sizeof(checksum));
 }
 
 FrameSizes parse_frame_head(std::span<const std::byte> head) {

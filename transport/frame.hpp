@@ -129,6 +129,10 @@ using HeaderBytes = std::vector<std::byte>;
 // Writes header and preamble into `out` (replacing what it held; capacity is reused).
 void encode_frame_header(const Header& header, std::size_t payload_bytes, HeaderBytes& out);
 
+// Writes the checksum that belongs to the rest of an encoded header. For tests and the simulator, whose liars must get
+// past it.
+void seal_frame_header(std::span<std::byte> header);
+
 // What is wrong with bytes that a peer sent.
 enum class FrameFault : std::uint8_t {
   none,

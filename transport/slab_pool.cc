@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 namespace papilio::transport {
@@ -35,6 +36,12 @@ Result<SlabPool> SlabPool::make(std::size_t slab_bytes, std::size_t count) {
                        " bytes; give at least 1 of at least 1 byte");
   }
   const auto page_bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  // Sums and products below must not wrap to something that looks affordable.
+  constexpr std::size_t kMost = std::size_t{1} << 47U;  // what a process can address
+  if (slab_bytes > kMost || count > kMost / slab_bytes || count > std::numeric_limits<std::uint32_t>::max()) {
+    return usage_error("a slab pool of " + std::to_string(count) + " slabs of " + std::to_string(slab_bytes) +
+                       " bytes is beyond any machine; use a smaller chunk size or fewer peers");
+  }
   SlabPool pool;
   pool.slab_bytes_ = (slab_bytes + page_bytes - 1) / page_bytes * page_bytes;
   pool.count_ = count;

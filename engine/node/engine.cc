@@ -30,13 +30,14 @@ void Engine::handle_time(TimePoint now) {
 }
 
 void Engine::leave(const std::string& reason, Duration patience) {
-  cancel_round();
+  // The goodbye first: ending the round cuts links that may still carry its memory, and the others would see a fault.
   mesh_.leave(reason);
   const TimePoint deadline = saturating_add(io_.now(), patience);
   while (!mesh_.is_closed()) {
     if (io_.now() >= deadline) mesh_.abort_all();
     turn(std::min(deadline, saturating_add(io_.now(), std::chrono::milliseconds(100))));
   }
+  cancel_round();
 }
 
 void Engine::on_peer_joined(Peer& peer) { events_.on_peer_joined(peer); }

@@ -44,7 +44,8 @@ class Engine final : private MeshEvents, private RoundDriverEvents {
   // The part of a turn that comes after the Io's events.
   void handle_time(TimePoint now);
 
-  // Says goodbye and turns the loop until every connection is gone, for at most `patience`.
+  // Says goodbye and turns the loop until every connection is gone; after `patience` the rest is cut. A round in flight
+  // is reported as canceled before this returns.
   void leave(const std::string& reason, Duration patience);
 
  private:

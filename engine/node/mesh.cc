@@ -287,6 +287,7 @@ void Mesh::handle_hello_of_acceptor(Connection& connection, const Hello& hello) 
   if (connection.dial != nullptr) connection.dial->answered = true;
   if (connection.hello.flow > 0) {
     Peer* const peer = connection.peer;
+    if (hello.peer != peer->id) return close_quietly(connection);  // somebody else listens there by now
     establish(connection);
     return wake_sender(*peer);
   }
@@ -372,6 +373,7 @@ void Mesh::violate(Connection& connection, const std::string& what) {
 
 transport::PayloadDecision Mesh::on_payload_header(Flow& flow, const Header& header, std::size_t payload_bytes) {
   Connection& connection = connection_of(flow);
+  if (connection.stage == Stage::closing) return {};
   if (connection.stage != Stage::established) {
     violate(connection, "a shard before the hello");
     return {};
@@ -454,6 +456,7 @@ void Mesh::on_flow_closed(Flow& flow) {
   if (connection.shard_in_flight) events_.on_shard_out(connection.peer, connection.shard_tag, false);
   if (connection.dial != nullptr) schedule_redial(*connection.dial);
   Peer* const peer = connection.peer;
+  if (peer != nullptr) std::erase(peer->flows, &flow);
   connections_.erase(connection.position);
   if (peer == nullptr) return;
   const bool last = std::none_of(connections_.begin(), connections_.end(),

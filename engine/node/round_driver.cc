@@ -117,6 +117,7 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   }
   run_finalisations();
   resume_held();
+  resume_starved();
   wake_senders();
 }
 
@@ -133,7 +134,14 @@ void RoundDriver::skip_rounds_to(RoundId round) {
 }
 
 TimePoint RoundDriver::next_deadline() const {
-  TimePoint next = round_ ? round_->next_deadline() : kNever;
+  TimePoint next = kNever;
+  if (round_ && !round_->is_over()) {
+    next = round_->next_deadline();
+  } else if (round_ && shards_in_flight_ == 0) {
+    next = io_.now();  // over since begin(): no event will come
+  } else if (round_ && io_.now() < round_->config().deadline) {
+    next = round_->config().deadline;
+  }
   for (const HeldFlow& held : held_) next = std::min(next, saturating_add(held.since, config_.hold_timeout));
   return next;
 }
@@ -144,18 +152,30 @@ void RoundDriver::handle_time(TimePoint now) {
     run_finalisations();
     wake_senders();
   }
-  RoundId given_up = 0;
-  for (const HeldFlow& held : held_) {
-    if (now >= saturating_add(held.since, config_.hold_timeout)) given_up = std::max(given_up, held.round);
-  }
-  if (given_up > 0 && !round_) skip_rounds_to(given_up);
+  give_up_held(now);
   finish_if_over();
+}
+
+// Only these shards are disregarded: that a peer is ahead, or says so, must not move this node's own count of rounds.
+void RoundDriver::give_up_held(TimePoint now) {
+  const auto first_expired = std::partition(held_.begin(), held_.end(), [&](const HeldFlow& held) {
+    return now < saturating_add(held.since, config_.hold_timeout);
+  });
+  const std::vector<HeldFlow> expired(first_expired, held_.end());
+  held_.erase(first_expired, held_.end());
+  for (const HeldFlow& held : expired) {
+    giving_up_ = held.flow;
+    held.flow->resume();
+    giving_up_ = nullptr;
+  }
 }
 
 void RoundDriver::finish_if_over() {
   if (!round_ || !round_->is_over()) return;
   if (shards_in_flight_ > 0) {
-    // Nothing more is wanted by anybody, yet the kernel still reads from the gradient: those links are stuck.
+    // Nothing more is wanted by anybody, yet the kernel still reads from the gradient. As a rule the news that it is
+    // done comes next (a reducer's answer may overtake it); where it has not by the deadline, the link is stuck.
+    if (!round_->was_canceled() && io_.now() < round_->config().deadline) return;
     for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
       Peer* const peer = member_peers_[member];
       if (peer != nullptr && member_reports_[member].shards_in_flight > 0) {
@@ -172,6 +192,7 @@ void RoundDriver::finish_if_over() {
   for (const auto& peer : mesh_.peers()) peer->member = kNotAMember;
   member_peers_.clear();
   resume_held();  // late shards of this round; shards of later ones are asked about again and held
+  resume_starved();
   events_.on_round_over(std::move(report));
 }
 
@@ -235,6 +256,7 @@ transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transpor
   const RoundId round = round_of(header);
   if (round <= last_round_) return {};
   if (!round_ || round > spec_.round) {
+    if (giving_up_ == &flow) return {};
     held_.push_back({.flow = &flow, .round = round, .since = io_.now()});
     return {.verdict = PayloadVerdict::hold, .slab = {}};
   }
@@ -420,6 +442,7 @@ void RoundDriver::resume_starved() {
 void RoundDriver::handle_flow_gone(transport::Flow& flow) {
   std::erase_if(held_, [&](const HeldFlow& held) { return held.flow == &flow; });
   std::erase(starved_, &flow);
+  resume_starved();  // the slab of a half payload came back
 }
 
 }  // namespace papilio::node

@@ -82,6 +82,7 @@ class RoundDriver {
   // For the simulator's checks.
   [[nodiscard]] const core::Round* round() const { return round_ ? &*round_ : nullptr; }
   [[nodiscard]] const transport::SlabPool* pool() const { return pool_.get(); }
+  [[nodiscard]] std::size_t starved_flows() const { return starved_.size(); }
 
  private:
   struct HeldFlow {
@@ -93,6 +94,7 @@ class RoundDriver {
   [[nodiscard]] std::span<float> chunk_values(ChunkIndex chunk) const;
   [[nodiscard]] std::size_t slabs_needed() const;
   void ensure_pool(std::size_t chunk_bytes);
+  void give_up_held(TimePoint now);
   void resume_held();
   void resume_starved();
   void handle_contribution(Peer& peer, const transport::Contribution& header, std::span<const std::byte> payload);
@@ -122,6 +124,7 @@ class RoundDriver {
   std::vector<std::uint64_t> chunk_checksums_;  // of the encoded average; 0 where local
   std::uint32_t shards_in_flight_ = 0;
   std::vector<HeldFlow> held_;             // their round has not begun here
+  transport::Flow* giving_up_ = nullptr;   // being resumed to be told that its shard is disregarded
   std::vector<transport::Flow*> starved_;  // no slab was free
 };
 
