@@ -71,6 +71,7 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   PAPILIO_ASSERT(!round_);
   PAPILIO_ASSERT_VALUES(spec.round > last_round_, spec.round, last_round_);
   spec_ = spec;
+  last_round_ = spec.round - 1;  // shards of rounds that this node sat out may still be waiting
   gradient_ = gradient;
   began_ = io_.now();
   ensure_pool(spec.chunk_bytes);

@@ -114,8 +114,9 @@ void World::run() {
     if (action_due()) continue;
     check_instant();
     if (!failure_.empty()) return;
+    const Stage before = stage_;
     coordinate();
-    if (!action_due() && stage_ != Stage::over) advance_clock();
+    if (stage_ == before && !action_due()) advance_clock();
   }
 }
 
