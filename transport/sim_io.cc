@@ -275,6 +275,8 @@ class SimHost final : public Io {
   [[nodiscard]] bool is_ready() const { return !dead_ && (woken_ || queue_head_ < queue_.size()); }
   // Takes every stream off the network.
   void die(SimDeath death);
+  // The last word to the owners of a dead host's streams.
+  void bury();
 
   Core& core_;
   const std::uint32_t number_;
@@ -613,6 +615,14 @@ void SimHost::die(SimDeath death) {
   queue_head_ = 0;
 }
 
+void SimHost::bury() {
+  std::vector<SimItem*> items = std::exchange(all_, {});
+  for (SimItem* item : items) {
+    if (item->disposed_) item->gone();
+    delete item;
+  }
+}
+
 Result<Listener*> SimHost::listen(const Address& address, const SocketOptions&, ListenerEvents& events) {
   if (!address.is_simulated() || address.simulated_host() != number_) {
     return runtime_error("cannot listen on " + address.to_string() + ": not an address of simulated host " +
@@ -649,7 +659,8 @@ Stream& SimHost::connect(const Address& address, const SocketOptions&, StreamEve
 void SimHost::run_once(TimePoint) {
   now_ = core_.now_;
   woken_ = false;
-  if (dead_ || core_.host(number_).frozen) return;
+  if (dead_) return bury();
+  if (core_.host(number_).frozen) return;
   for (std::size_t i = 0; queue_head_ < queue_.size() && i < kTurnItems; ++i) {
     SimItem& item = *queue_[queue_head_++];
     item.queued_ = false;
@@ -916,6 +927,12 @@ bool SimNetwork::run_ready_hosts() {
 
 void SimNetwork::plan_fault(SimFault fault, std::uint32_t from, std::uint32_t to, std::uint64_t at_byte) {
   core_->planned_.push_back({fault, from, to, at_byte});
+}
+
+std::size_t SimNetwork::planned_faults(std::uint32_t from, std::uint32_t to) const {
+  return static_cast<std::size_t>(
+      std::count_if(core_->planned_.begin(), core_->planned_.end(),
+                    [&](const PlannedFault& plan) { return plan.from == from && plan.to == to; }));
 }
 
 void SimNetwork::refuse_connections(std::uint32_t host, bool refuse) { core_->host(host).refusing = refuse; }

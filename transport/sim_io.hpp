@@ -86,9 +86,12 @@ class SimNetwork {
   // Faults on command.
   // Strikes the first connection between the two that sends that many bytes in the direction `from` to `to`.
   void plan_fault(SimFault fault, std::uint32_t from, std::uint32_t to, std::uint64_t at_byte);
+  // Planned faults in that direction that have not struck yet.
+  [[nodiscard]] std::size_t planned_faults(std::uint32_t from, std::uint32_t to) const;
   // New connections to the host are refused (or no longer).
   void refuse_connections(std::uint32_t host, bool refuse);
-  // The host's Io delivers nothing any more; destroy it. make_host starts the host anew.
+  // The host's Io delivers nothing any more but, in one last run_once, its streams' on_closed, so that their owner can
+  // let go of everything; destroy it then. make_host starts the host anew.
   void kill_host(std::uint32_t host, SimDeath death);
   // A frozen host runs nothing, but its kernel still takes bytes, until its buffers are full.
   void freeze_host(std::uint32_t host);

@@ -70,6 +70,7 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   PAPILIO_ASSERT(!round_);
   PAPILIO_ASSERT_VALUES(spec.round > last_round_, spec.round, last_round_);
   spec_ = spec;
+  last_round_ = spec.round - 1;  // shards of rounds that this node sat out may still be waiting
   gradient_ = gradient;
   began_ = io_.now();
   ensure_pool(spec.chunk_bytes);
@@ -112,7 +113,11 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   round_.emplace(config, PartitionPlan::make(gradient.size(), plan_members, spec.chunk_bytes));
   chunk_checksums_.assign(round_->plan().chunk_count(), 0);
   for (MemberIndex member = 0; member < spec.members.size(); ++member) {
-    if (member != self && member_peers_[member] == nullptr) round_->handle_cut_off(member, CutOff::connection_lost);
+    // Two clients need no connection: neither reduces, they owe each other nothing.
+    const bool needed = round_->plan().chunks(self) > 0 || round_->plan().chunks(member) > 0;
+    if (member != self && member_peers_[member] == nullptr && needed) {
+      round_->handle_cut_off(member, CutOff::connection_lost);
+    }
   }
   run_finalisations();
   resume_held();

@@ -1,0 +1,33 @@
+// Deliberate faults, so that a test can show that the simulator finds them: a checker that never fails proves nothing.
+// Only a test program compiled with PAPILIO_MUTATIONS has them; everywhere else mutated() is the constant false and
+// the compiler drops what depends on it.
+#pragma once
+
+#include <cstdint>
+
+namespace papilio::core {
+
+enum class Mutation : std::uint8_t {
+  none,
+  wrong_denominator,       // divides by the number of contributors instead of the sum of their weights
+  doubled_contribution,    // counts a contribution twice
+  forgotten_deadline,      // waits for averages for ever
+  forgotten_reduce_by,     // waits for contributions until the deadline
+  skipped_checksum,        // takes payloads as they come
+  written_before_check,    // writes an average over the local values before it is checked
+  counted_cut_off_member,  // lists a member that was cut off among the contributors
+  lost_chunk,              // never sends the last chunk of a part
+  unwritten_average,       // reports an average that it did not write
+  mixed_rounds,            // takes a shard of another round for one of this
+  forgotten_wake,          // does not go on sending when a chunk becomes final
+  ignored_goodbye,         // goes on waiting for a member that left
+};
+
+#ifdef PAPILIO_MUTATIONS
+extern Mutation active_mutation;
+[[nodiscard]] inline bool mutated(Mutation mutation) { return active_mutation == mutation; }
+#else
+[[nodiscard]] constexpr bool mutated(Mutation) { return false; }
+#endif
+
+}  // namespace papilio::core

@@ -1,0 +1,67 @@
+// One simulated machine: a whole node::Engine over an Io of the simulated network, and the trainer above it, played by
+// the world. Engines have no way to vanish (they say goodbye); a simulated machine does.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/node/engine.hpp"
+#include "transport/sim_io.hpp"
+
+namespace papilio::sim {
+
+class Host final : private node::EngineEvents {
+ public:
+  Host(transport::SimNetwork& network, std::uint32_t number, const node::MeshConfig& mesh,
+       const node::RoundDriverConfig& rounds);
+  Host(const Host&) = delete;
+  Host& operator=(const Host&) = delete;
+  ~Host() = default;
+
+  enum class State : std::uint8_t { running, frozen, leaving, gone };
+  State state = State::running;
+
+  [[nodiscard]] std::uint32_t number() const { return number_; }
+  [[nodiscard]] const PeerId& id() const { return id_; }
+  [[nodiscard]] bool runs() const { return state == State::running || state == State::leaving; }
+  [[nodiscard]] bool is_there() const { return state == State::running || state == State::frozen; }
+  [[nodiscard]] bool is_ready() const { return network_.is_ready(number_); }
+  [[nodiscard]] TimePoint next_deadline() const { return deadline_; }
+  [[nodiscard]] node::Engine& engine() { return *engine_; }
+  [[nodiscard]] const node::Engine& engine() const { return *engine_; }
+  [[nodiscard]] std::span<const float> gradient() const { return gradient_; }
+
+  [[nodiscard]] Status start();
+  void turn();
+  void begin(const node::RoundSpec& spec, std::vector<float> gradient, double weight);
+  // Tears everything out, as the end of its process or power would, and forgets it.
+  void die(transport::SimDeath death);
+  // Its connections are gone. Empty if it left nothing behind.
+  [[nodiscard]] std::string dissolve();
+
+  // What happened since the last look.
+  std::vector<RoundReport> finished;
+  std::vector<PeerId> joined, lost;
+  std::uint32_t refused = 0;
+
+ private:
+  void on_peer_joined(node::Peer& peer) override { joined.push_back(peer.id); }
+  void on_peer_left(node::Peer& peer, node::PeerLeft, const std::string&) override { lost.push_back(peer.id); }
+  void on_control(node::Peer&, const transport::Header&) override {}
+  void on_round_over(RoundReport report) override { finished.push_back(std::move(report)); }
+  void on_refused(const transport::Address&, const std::string&) override { refused += 1; }
+
+  transport::SimNetwork& network_;
+  const std::uint32_t number_;
+  const PeerId id_;
+  std::unique_ptr<transport::Io> io_;
+  std::unique_ptr<node::Engine> engine_;
+  std::vector<float> gradient_;
+  TimePoint deadline_{};
+};
+
+}  // namespace papilio::sim
