@@ -7,6 +7,7 @@
 #include <csignal>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 #include <thread>
 
@@ -113,9 +114,14 @@ Status Run::train(training::Learner& learner, const training::Corpus& corpus) {
   if (status && !stop_requested_) {
     begin_ = SteadyClock::now();
     training::Trainer trainer(learner, corpus, *node, trainer_settings_of(settings_, node->id()), *this);
-    auto ended = trainer.run();
-    if (!ended) status = ended.error();
-    if (ended && *ended) wait_for_agreement(*node);
+    try {
+      auto ended = trainer.run();
+      if (!ended) status = ended.error();
+      if (ended && *ended) wait_for_agreement(*node);
+    } catch (const std::bad_alloc&) {
+      status = runtime_error("not enough memory to train with --batch " + std::to_string(settings_.batch) +
+                             " and --model " + settings_.model + "; choose a smaller batch or a smaller model");
+    }
     outcome_.set_seconds(seconds());
     note_agreement(node->progress());
   }

@@ -50,7 +50,7 @@ struct Options {
   [[nodiscard]] bool is_distributed() const { return world_size > 0; }
   [[nodiscard]] std::vector<std::uint64_t> sizes() const {
     std::vector<std::uint64_t> all;
-    for (std::uint64_t bytes = begin_bytes; bytes <= end_bytes; bytes *= factor) all.push_back(bytes);
+    for (std::uint64_t bytes = begin_bytes; bytes <= end_bytes; bytes *= factor) all.push_back(bytes);  // see check()
     return all;
   }
 };
@@ -152,6 +152,7 @@ Result<Sample> run_iteration(Rank& rank, std::uint32_t index, const WorldOptions
 struct Shared {
   pthread_barrier_t barrier;
   char error[kMaximumMembers][512];
+  ErrorKind error_kind[kMaximumMembers];
   std::uint16_t ports[kMaximumMembers];
   std::uint64_t peak_rss[kMaximumMembers];
   char backend_note[256];
@@ -275,6 +276,7 @@ Result<SizeResult> run_local_size(const Options& options, std::uint64_t bytes, s
       const Status done = run_local_rank(options, rank, bytes, shared);
       if (!done) {
         std::snprintf(shared->error[rank], sizeof(shared->error[rank]), "%s", done.error().message.c_str());
+        shared->error_kind[rank] = done.error().kind;
       }
       _exit(done ? kExitDone : kExitRuntime);
     }
@@ -282,7 +284,7 @@ Result<SizeResult> run_local_size(const Options& options, std::uint64_t bytes, s
   }
   if (!wait_for_ranks(children)) {
     for (std::uint32_t rank = 0; rank < options.world.ranks; ++rank) {
-      if (shared->error[rank][0] != 0) return runtime_error(shared->error[rank]);
+      if (shared->error[rank][0] != 0) return Error{shared->error_kind[rank], shared->error[rank]};
     }
     return runtime_error("a rank was ended by a signal");
   }
@@ -389,6 +391,16 @@ Status check(Options& options, const std::vector<std::string>& rate_texts, const
   if (options.security != "none") {
     return usage_error("--security " + options.security + ": this build has no encryption; use --security none");
   }
+  if (options.begin_bytes < sizeof(float)) {
+    return usage_error("--begin " + format_size(options.begin_bytes) + ": holds no fp32 value; give at least 4");
+  }
+  if (options.end_bytes > kMaximumElements * sizeof(float)) {
+    return usage_error("--end " + format_size(options.end_bytes) + ": is above the largest gradient; give at most " +
+                       format_size(kMaximumElements * sizeof(float)));
+  }
+  if (options.world.timeout <= Duration::zero()) {
+    return usage_error("--timeout " + format_duration(options.world.timeout) + ": must be more than nothing, like 30s");
+  }
   if (options.begin_bytes > options.end_bytes) {
     return usage_error("--begin " + format_size(options.begin_bytes) + " is above --end " +
                        format_size(options.end_bytes) + ": give --begin at most --end");
@@ -397,13 +409,15 @@ Status check(Options& options, const std::vector<std::string>& rate_texts, const
     return usage_error("--begin " + std::to_string(options.begin_bytes) +
                        ": sizes are of fp32 values: a multiple of 4");
   }
-  const bool any_distributed = options.world_size > 0 || !options.listen.empty() || !options.peers.empty();
+  const bool any_distributed =
+      options.world_size > 0 || options.rank > 0 || !options.listen.empty() || !options.peers.empty();
   if (any_distributed) {
     if (options.world_size < 1 || options.listen.empty() || options.peers.size() != options.world_size) {
       return usage_error(
           "several hosts need --world N, --rank R, --listen ADDRESS:PORT and --peers with N addresses in "
           "world order: got world " +
-          std::to_string(options.world_size) + " and " + std::to_string(options.peers.size()) + " peers");
+          std::to_string(options.world_size) + ", rank " + std::to_string(options.rank) + ", listen '" +
+          options.listen + "' and " + std::to_string(options.peers.size()) + " peers");
     }
     if (options.rank >= options.world_size) {
       return usage_error("--rank " + std::to_string(options.rank) + " is not in the world of " +
@@ -429,7 +443,9 @@ Status check(Options& options, const std::vector<std::string>& rate_texts, const
   }
   if (options.world.weights.size() != ranks ||
       (!rate_texts.empty() && options.world.rates_bytes_per_s.size() != ranks)) {
-    return usage_error("--weights and --rates need one value for each of the " + std::to_string(ranks) + " ranks");
+    return usage_error("--weights and --rates need one value for each of the " + std::to_string(ranks) +
+                       " ranks: got " + std::to_string(weight_texts.size()) + " weights and " +
+                       std::to_string(rate_texts.size()) + " rates");
   }
   if (options.world.chunk_bytes != 0 &&
       (options.world.chunk_bytes < kMinimumChunkBytes || options.world.chunk_bytes > kMaximumChunkBytes ||

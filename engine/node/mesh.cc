@@ -250,7 +250,8 @@ std::optional<Refusal> Mesh::objection_to(const Hello& hello) const {
   if (hello.fingerprint != config_.fingerprint || hello.elements != config_.elements) {
     return Refusal{RefusalReason::wrong_model, "the model fingerprints differ (" + std::to_string(config_.elements) +
                                                    " parameters here, " + std::to_string(hello.elements) +
-                                                   " there): use the same model settings"};
+                                                   " there): compare model and its sizes, seed, "
+                                                   "target-batch, learning-rate, warmup-steps, data's characters"};
   }
   if (hello.peer == config_.self) return Refusal{RefusalReason::same_peer, "a node dialled itself"};
   return std::nullopt;

@@ -16,6 +16,7 @@
 
 #include "engine/base/assert.hpp"
 #include "engine/base/limits.hpp"
+#include "engine/base/units.hpp"
 #include "engine/node/engine.hpp"
 #include "engine/node/group.hpp"
 #include "transport/io.hpp"
@@ -52,7 +53,7 @@ struct Exchange {
   GroupProgress progress;
   bool group_is_complete = false;
   bool out_of_step = false;
-  std::string refusal;                  // why an address refused this node for good
+  std::vector<std::string> refusals;    // which address refused this node for good, and why
   std::vector<std::string> unanswered;  // addresses
 };
 
@@ -89,11 +90,18 @@ class LoopNode final : public Node, private node::EngineEvents {
 
   Status wait_for_group() override {
     std::unique_lock lock(exchange_.mutex);
+    // One peer that differs is that peer's trouble, and the others may still come; all of them, this node's.
+    const auto nobody_wants_us = [&] {
+      return exchange_.progress.members <= 1 && !exchange_.refusals.empty() &&
+             exchange_.refusals.size() >= config_.peers.size();
+    };
     const auto settled = [&] {
-      return exchange_.group_is_complete || exchange_.stop || !exchange_.refusal.empty() || exchange_.out_of_step;
+      return exchange_.group_is_complete || exchange_.stop || nobody_wants_us() || exchange_.out_of_step;
     };
     const bool in_time = exchange_.changed.wait_for(lock, config_.join_timeout, settled);
-    if (!exchange_.refusal.empty()) return usage_error(exchange_.refusal);
+    std::string refused;
+    for (const std::string& refusal : exchange_.refusals) refused += (refused.empty() ? "" : "; ") + refusal;
+    if (nobody_wants_us()) return usage_error(refused);
     if (exchange_.out_of_step) {
       return runtime_error("the group is at epoch " + std::to_string(exchange_.progress.epoch) +
                            ", this node at 0: start all nodes of a run together");
@@ -105,7 +113,8 @@ class LoopNode final : public Node, private node::EngineEvents {
     return runtime_error(
         "only " + std::to_string(exchange_.progress.members) + " of " + std::to_string(config_.group_size) +
         " members are here after join-timeout (" + std::to_string(static_cast<int>(to_seconds(config_.join_timeout))) +
-        " s)" + (missing.empty() ? "" : "; no answer from" + missing) + ": check that they run and can be reached");
+        " s)" + (refused.empty() ? "" : "; " + refused) + (missing.empty() ? "" : "; no answer from" + missing) +
+        ": check that they run and can be reached");
   }
 
   void add_samples(std::uint64_t samples) override {
@@ -291,10 +300,11 @@ class LoopNode final : public Node, private node::EngineEvents {
   }
 
   void on_refused(const transport::Address& address, const std::string& why) override {
-    spdlog::error("{} refuses this node: {}", address.to_string(), why);
+    std::string refusal = address.to_string() + " refuses this node: " + why;
+    spdlog::error("{}", refusal);
     {
       const std::lock_guard lock(exchange_.mutex);
-      exchange_.refusal = address.to_string() + " refuses this node: " + why;
+      exchange_.refusals.push_back(std::move(refusal));
     }
     exchange_.changed.notify_all();
   }
@@ -371,7 +381,7 @@ Status check(const NodeConfig& config) {
     return usage_error("chunk-bytes: " + std::to_string(config.chunk_bytes) + " is not a power of two from 64K to 4M");
   }
   if (config.round_timeout < std::chrono::milliseconds(10) || config.round_timeout > std::chrono::hours(24)) {
-    return usage_error("round-timeout: give a time from 10ms to 24h");
+    return usage_error("round-timeout: '" + format_duration(config.round_timeout) + "' is not a time from 10ms to 24h");
   }
   return Done{};
 }

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <sstream>
 #include <utility>
 
@@ -262,6 +263,10 @@ Status CommandLine::read_arguments(std::vector<std::string> arguments) {
 Result<CommandLine::ConfigFile> CommandLine::read_config_file(const std::string& path,
                                                               const std::vector<std::string>& arguments) const {
   toml::table table;
+  // The parser takes a directory for an empty file.
+  if (std::error_code ignored; std::filesystem::is_directory(path, ignored)) {
+    return usage_error("--config: '" + path + "' is a directory; name a TOML file that exists and is readable");
+  }
   try {
     table = toml::parse_file(path);
   } catch (const toml::parse_error& error) {

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cstring>
@@ -73,6 +74,12 @@ Status validate_network(const NodeSettings& settings) {
   if (chunk != 0 && (!std::has_single_bit(chunk) || chunk < kMinimumChunkBytes || chunk > kMaximumChunkBytes)) {
     return wrong("chunk-bytes", std::to_string(chunk), "is not a power of two from 64K to 4M; choose one, like 256K");
   }
+  for (const std::string& peer : settings.peers) {
+    if (peer == settings.listen) return wrong("peer", peer, "is where this node itself listens; name only the others");
+    if (std::count(settings.peers.begin(), settings.peers.end(), peer) > 1) {
+      return wrong("peer", peer, "is named more than once; name every other node once");
+    }
+  }
   const auto positive = [](const char* key, Duration value) -> Status {
     if (value > Duration::zero()) return Done{};
     return usage_error(std::string("--") + key + ": must be more than nothing; write it like 500ms or 30s");
@@ -111,8 +118,9 @@ ManualPage node_manual_page() {
       "theirs once per round. A round begins when all nodes together worked through the target batch; every gradient "
       "counts as much as the samples behind it. All nodes that finish together hold the same model, to the bit.\n"
       "\n"
-      "Nodes of one run agree on --run-id, --model and its sizes, --seed, --learning-rate, --warmup-steps and on the "
-      "characters that occur in the text; a node that differs is refused. They need not have the same text.\n"
+      "Nodes of one run agree on --run-id, --model and its sizes, --seed, --target-batch, --learning-rate, "
+      "--warmup-steps and on the characters that occur in the text; a node that differs is refused. They need not have "
+      "the same text.\n"
       "\n"
       "While it runs it prints a line per round (on a terminal: one line, rewritten): the epoch, this node's mean loss "
       "in nats per character, its samples and the group's, the time of the averaging, the bytes both ways, the members "
@@ -256,6 +264,8 @@ Fingerprint fingerprint_of(const NodeSettings& settings, const training::Learner
   shapes.push_back({"adamw=" + hexadecimal(std::bit_cast<std::uint64_t>(settings.learning_rate), 16) + "," +
                         std::to_string(settings.warmup_steps),
                     {}});
+  // Nodes that disagree about when a round is due would wait for each other.
+  shapes.push_back({"target-batch=" + std::to_string(settings.target_batch), {}});
   return model_fingerprint(settings.run_id, shapes);
 }
 
