@@ -101,10 +101,10 @@ class Handle {
   [[nodiscard]] bool has_operations() const { return operations_ > 0; }
   void handle_completion(Operation& operation, int result, unsigned flags);
 
-  Handle* next_queued_ = nullptr;
-  bool queued_ = false;
-  bool disposed_ = false;
-  std::size_t position_ = 0;  // among all of the UringIo
+  Handle* next_queued = nullptr;
+  bool queued = false;
+  bool disposed = false;
+  std::size_t position = 0;  // among all of the UringIo
 
  protected:
   io_uring_sqe* begin(Operation& operation);
@@ -146,7 +146,7 @@ class UringStream final : public Stream, public Handle {
   [[nodiscard]] bool has_events() const { return events_ != nullptr; }
 
  private:
-  [[nodiscard]] bool usable() const { return state_ == State::open && !disposed_; }
+  [[nodiscard]] bool usable() const { return state_ == State::open && !disposed; }
   [[nodiscard]] bool pays_to_send_zero_copy(WriteMode mode, std::size_t payload_bytes) const;
   void finish_connecting();
   bool try_read();
@@ -190,6 +190,8 @@ class UringStream final : public Stream, public Handle {
 class UringListener final : public Listener, public Handle {
  public:
   UringListener(UringIo& io, Descriptor descriptor, const Address& address, ListenerEvents& events);
+  UringListener(const UringListener&) = delete;
+  UringListener& operator=(const UringListener&) = delete;
   ~UringListener() override;
 
   [[nodiscard]] Address address() const override { return address_; }
@@ -306,12 +308,12 @@ void Handle::handle_completion(Operation& operation, int result, unsigned flags)
     if (zero_copy && (flags & IORING_CQE_F_MORE) != 0) ++zero_copy_notifications_;
   }
   complete(operation, result, flags);
-  if (disposed_ && operations_ == 0) io_.enqueue(*this);
+  if (disposed && operations_ == 0) io_.enqueue(*this);
 }
 
 void Handle::dispose() {
-  if (disposed_) return;
-  disposed_ = true;
+  if (disposed) return;
+  disposed = true;
   // Otherwise the file stays open in the kernel until the operations on it are cancelled.
   if (operations_ == 0) descriptor_.reset();
   io_.enqueue(*this);
@@ -387,7 +389,7 @@ bool UringStream::pays_to_send_zero_copy(WriteMode mode, std::size_t payload_byt
 }
 
 void UringStream::close() {
-  if (disposed_ || state_ == State::lingering) return;
+  if (disposed || state_ == State::lingering) return;
   const bool orderly = state_ == State::open;
   end_operations();
   if (!orderly) return dispose();
@@ -400,7 +402,7 @@ void UringStream::close() {
 }
 
 void UringStream::abort() {
-  if (disposed_) return;
+  if (disposed) return;
   end_operations();
   if (descriptor_.valid()) reset_on_close(descriptor_.get());
   dispose();
@@ -417,7 +419,7 @@ StreamInfo UringStream::info() const {
 void UringStream::process() {
   if (state_ == State::lingering) {
     linger(io_.now());
-    if (!disposed_) post_poll(readable_, POLLIN | POLLRDHUP);
+    if (!disposed) post_poll(readable_, POLLIN | POLLRDHUP);
     return;
   }
   if (state_ == State::connecting) finish_connecting();
@@ -452,11 +454,11 @@ void UringStream::complete(Operation& operation, int result, unsigned flags) {
   if (is_poll && (result < 0 || (result & (POLLERR | POLLHUP)) != 0)) {
     broken_ = ready_to_read_ = ready_to_write_ = true;
   }
-  if (!disposed_) io_.enqueue(*this);
+  if (!disposed) io_.enqueue(*this);
 }
 
 void UringStream::linger(TimePoint now) {
-  if (disposed_) return;
+  if (disposed) return;
   const bool done = orderly_close_is_done(descriptor_.get()) && zero_copy_notifications_ == 0;
   if (!done && now < linger_until_ && !broken_) return;
   // Pages that the kernel still refers to would not come back for as long as the peer reads nothing.
@@ -606,7 +608,7 @@ UringListener::~UringListener() {
 }
 
 void UringListener::close() {
-  if (disposed_) return;
+  if (disposed) return;
   // At once, not when the posted accept is cancelled: from here on diallers are refused and the port is free.
   ::shutdown(descriptor_.get(), SHUT_RDWR);
   dispose();
@@ -614,7 +616,7 @@ void UringListener::close() {
 
 void UringListener::process() {
   std::size_t taken = 0;
-  for (; taken < accepted_.size() && taken < kAcceptsPerItem && !disposed_; ++taken) {
+  for (; taken < accepted_.size() && taken < kAcceptsPerItem && !disposed; ++taken) {
     Descriptor accepted(accepted_[taken]);
     const Address peer = read_peer_address(accepted.get());
     if (peer.family() == 0) continue;  // gone already
@@ -624,7 +626,7 @@ void UringListener::process() {
     io_.enqueue(*stream);
   }
   accepted_.erase(accepted_.begin(), accepted_.begin() + static_cast<std::ptrdiff_t>(taken));
-  if (disposed_) return;
+  if (disposed) return;
   if (!accepted_.empty()) io_.enqueue(*this);
   if (std::exchange(out_of_descriptors_, false)) refuse_one();
   if (accept_.posted) return;
@@ -636,7 +638,7 @@ void UringListener::complete(Operation& operation, int result, unsigned) {
   if (operation.kind != Operation::Kind::accept) return;
   if (result >= 0) accepted_.push_back(result);
   if (result == -EMFILE || result == -ENFILE) out_of_descriptors_ = true;
-  if (!disposed_) io_.enqueue(*this);
+  if (!disposed) io_.enqueue(*this);
 }
 
 void UringListener::refuse_one() {
@@ -791,7 +793,9 @@ void UringIo::sleep(Duration time) {
   const auto longest = std::min(time, Duration(std::chrono::hours(1)));
   __kernel_timespec timeout{.tv_sec = longest / std::chrono::seconds(1),
                             .tv_nsec = (longest % std::chrono::seconds(1)).count()};
-  ::io_uring_submit_and_wait_timeout(&ring_, &completion, 1, &timeout, nullptr);
+  const int error = ::io_uring_submit_and_wait_timeout(&ring_, &completion, 1, &timeout, nullptr);
+  // EEXIST: run_once was called from two threads. It would return at once for ever.
+  PAPILIO_ASSERT_VALUES(error != -EEXIST && error != -EBADF && error != -EINVAL && error != -EFAULT, error, 0);
 }
 
 // No system call where there is nothing to say or to hear.
@@ -856,10 +860,10 @@ void UringIo::work_off_queue() {
   moved_bytes_ = 0;
   for (std::size_t i = 0; queue_first_ != nullptr && i < kTurnItems && moved_bytes_ < kTurnBytes; ++i) {
     Handle& handle = *queue_first_;
-    queue_first_ = handle.next_queued_;
-    handle.next_queued_ = nullptr;
-    handle.queued_ = false;
-    if (!handle.disposed_) {
+    queue_first_ = handle.next_queued;
+    handle.next_queued = nullptr;
+    handle.queued = false;
+    if (!handle.disposed) {
       handle.process();
     } else if (handle.finish_disposal()) {
       remove(handle);
@@ -875,20 +879,20 @@ void UringIo::check_lingering() {
 }
 
 void UringIo::add(Handle& handle) {
-  handle.position_ = all_.size();
+  handle.position = all_.size();
   all_.push_back(&handle);
 }
 
 void UringIo::remove(Handle& handle) {
-  all_.back()->position_ = handle.position_;
-  std::swap(all_[handle.position_], all_.back());
+  all_.back()->position = handle.position;
+  std::swap(all_[handle.position], all_.back());
   all_.pop_back();
 }
 
 void UringIo::enqueue(Handle& handle) {
-  if (handle.queued_) return;
-  handle.queued_ = true;
-  (queue_first_ == nullptr ? queue_first_ : queue_last_->next_queued_) = &handle;
+  if (handle.queued) return;
+  handle.queued = true;
+  (queue_first_ == nullptr ? queue_first_ : queue_last_->next_queued) = &handle;
   queue_last_ = &handle;
 }
 
