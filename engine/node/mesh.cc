@@ -407,8 +407,8 @@ void Mesh::on_flow_failed(Flow& flow, const transport::FlowFailure& failure) {
   connection.stage = Stage::closing;
 }
 
-// The goodbye came on the control flow and may have overtaken shards on the others: the peer is gone when every flow has
-// reached its end.
+// The goodbye came on the control flow and may have overtaken shards on the others: the peer is gone when every flow
+// has reached its end.
 void Mesh::handle_goodbye(Connection& goodbye, const std::string& reason) {
   Peer& peer = *goodbye.peer;
   peer.leaving = true;
