@@ -9,18 +9,18 @@ namespace papilio::core {
 
 enum class Mutation : std::uint8_t {
   none,
-  wrong_denominator,       // divides by the number of contributors instead of the sum of their weights
-  doubled_contribution,    // counts a contribution twice
-  forgotten_deadline,      // waits for averages for ever
-  forgotten_reduce_by,     // waits for contributions until the deadline
-  skipped_checksum,        // takes payloads as they come
-  written_before_check,    // writes an average over the local values before it is checked
-  counted_cut_off_member,  // lists a member that was cut off among the contributors
-  lost_chunk,              // never sends the last chunk of a part
-  unwritten_average,       // reports an average that it did not write
-  mixed_rounds,            // takes a shard of another round for one of this
-  forgotten_wake,          // does not go on sending when a chunk becomes final
-  ignored_goodbye,         // goes on waiting for a member that left
+  wrong_denominator,          // divides by the number of contributors instead of the sum of their weights
+  doubled_contribution,       // counts a contribution twice
+  counted_late_contribution,  // goes on adding to a chunk that is final
+  counted_cut_off_member,     // lists a member that was cut off among the contributors
+  forgotten_deadline,         // waits for averages for ever
+  forgotten_reduce_by,        // waits for contributions until the deadline
+  lost_chunk,                 // never sends the last contribution to a part
+  skipped_checksum,           // takes payloads as they come
+  written_before_check,       // writes an average over the local values before it is checked
+  unwritten_average,          // reports an average that it did not write
+  mixed_rounds,               // takes a shard of another round for one of this
+  forgotten_wake,             // does not send on when a chunk becomes final
 };
 
 #ifdef PAPILIO_MUTATIONS

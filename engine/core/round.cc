@@ -6,6 +6,7 @@
 
 #include "engine/base/assert.hpp"
 #include "engine/base/limits.hpp"
+#include "engine/core/mutation.hpp"
 
 namespace papilio::core {
 
@@ -41,6 +42,10 @@ namespace {
 
 // False for what is not a number, too.
 bool weight_is_valid(double weight) { return weight >= kMinimumWeight && weight <= kMaximumWeight; }
+
+float inverse_total(double total_weight, Coverage in) {
+  return static_cast<float>(1.0 / (mutated(Mutation::wrong_denominator) ? std::popcount(in) : total_weight));
+}
 
 }  // namespace
 
@@ -93,6 +98,7 @@ Verdict Round::check_contribution(MemberIndex from, ChunkIndex chunk, double wei
   const Peer& peer = peers_[from];
   if (peer.contributions_in > 0 && peer.weight != weight) return Verdict::bad_weight;
   if ((chunks_[chunk].in & coverage_of(from)) != 0) return Verdict::duplicate;
+  if (mutated(Mutation::counted_late_contribution)) return Verdict::accept;
   if (!is_live(from) || chunks_[chunk].state != ChunkState::open) return Verdict::late;
   return Verdict::accept;
 }
@@ -120,14 +126,14 @@ std::optional<Reduction> Round::handle_contribution(MemberIndex from, ChunkIndex
 
   Reduction reduction;
   reduction.own_scale = chunk.in == coverage_of(config_.self) ? static_cast<float>(config_.weight) : 1.0F;
-  reduction.weight = static_cast<float>(weight);
+  reduction.weight = static_cast<float>(mutated(Mutation::doubled_contribution) ? 2 * weight : weight);
   chunk.in |= coverage_of(from);
   chunk.total_weight += weight;
   chunk.reductions_in_flight += 1;
   reduction.last = (contributing_ & ~chunk.in) == 0;
   if (reduction.last) {
     chunk.state = ChunkState::finalising;
-    reduction.inverse_total = static_cast<float>(1.0 / chunk.total_weight);
+    reduction.inverse_total = inverse_total(chunk.total_weight, chunk.in);
   }
   return reduction;
 }
@@ -181,6 +187,9 @@ void Round::handle_cut_off(MemberIndex member, CutOff reason) {
   peers_[member].cut_off = reason;
   live_ &= ~coverage_of(member);
   contributing_ &= ~coverage_of(member);
+  if (mutated(Mutation::counted_cut_off_member)) {
+    for (Chunk& chunk : chunks_) chunk.in |= chunk.in != 0 ? coverage_of(member) : 0;
+  }
   const ChunkIndex begin = plan_.first_chunk(member);
   for (ChunkIndex chunk = begin; chunk < begin + plan_.chunks(member); ++chunk) settle_local(chunk);
   finalise_where_complete();
@@ -210,6 +219,7 @@ void Round::finalise_where_complete() {
 // From here on nobody's contribution is waited for; those that miss any are named in the report.
 void Round::stop_waiting_for_contributions() {
   reduce_by_passed_ = true;
+  if (mutated(Mutation::forgotten_reduce_by)) return;
   for (MemberIndex member = 0; member < members(); ++member) {
     if (member == config_.self || !is_live(member)) continue;
     if (peers_[member].contributions_in < plan_.chunks(config_.self)) {
@@ -223,7 +233,7 @@ void Round::stop_waiting_for_contributions() {
 void Round::handle_time(TimePoint now) {
   if (over_) return;
   if (!reduce_by_passed_ && now >= config_.reduce_by) stop_waiting_for_contributions();
-  if (now < config_.deadline) return;
+  if (now < config_.deadline || mutated(Mutation::forgotten_deadline)) return;
   if (!reduce_by_passed_) stop_waiting_for_contributions();
   for (MemberIndex member = 0; member < members(); ++member) {
     if (member == config_.self || !is_live(member)) continue;
@@ -266,7 +276,8 @@ std::optional<SendOrder> Round::poll_send(MemberIndex to) {
   PAPILIO_ASSERT_VALUES(to < members() && to != config_.self, to, config_.self);
   if (over_ || !is_live(to)) return std::nullopt;
   Peer& peer = peers_[to];
-  const ChunkIndex end = plan_.first_chunk(to) + plan_.chunks(to);
+  const ChunkIndex lost = mutated(Mutation::lost_chunk) && plan_.chunks(to) > 1 ? 1 : 0;
+  const ChunkIndex end = plan_.first_chunk(to) + plan_.chunks(to) - lost;
   // A chunk whose average came back without our contribution needs it no more.
   while (peer.next_contribution < end && chunks_[peer.next_contribution].state == ChunkState::settled) {
     peer.next_contribution += 1;
@@ -291,7 +302,7 @@ std::optional<Finalisation> Round::poll_finalisation() {
     // Alone, the chunk is already what it should be, bit for bit: dividing w * g by w would not be.
     const bool alone = chunk.in == coverage_of(config_.self);
     return Finalisation{
-        .chunk = index, .scale = !alone, .inverse_total = alone ? 1.0F : static_cast<float>(1.0 / chunk.total_weight)};
+        .chunk = index, .scale = !alone, .inverse_total = alone ? 1.0F : inverse_total(chunk.total_weight, chunk.in)};
   }
   return std::nullopt;
 }

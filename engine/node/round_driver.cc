@@ -8,11 +8,14 @@
 #include <utility>
 
 #include "engine/base/assert.hpp"
+#include "engine/core/mutation.hpp"
 #include "kernels/ops.h"
 
 namespace papilio::node {
 
 using core::CutOff;
+using core::mutated;
+using core::Mutation;
 using core::ShardKind;
 using core::Verdict;
 using transport::PayloadVerdict;
@@ -30,6 +33,10 @@ core::SendOrder order_of(std::uint64_t tag) {
 RoundId round_of(const transport::Header& header) {
   if (const auto* contribution = std::get_if<transport::Contribution>(&header)) return contribution->round;
   return std::get<transport::Average>(header).round;
+}
+
+bool matches(std::uint64_t checksum, std::span<const std::byte> payload) {
+  return kernels::checksum(payload) == checksum || mutated(Mutation::skipped_checksum);
 }
 
 Role role_of(transport::WireRole role) { return static_cast<Role>(role); }
@@ -70,7 +77,8 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   PAPILIO_ASSERT(!round_);
   PAPILIO_ASSERT_VALUES(spec.round > last_round_, spec.round, last_round_);
   spec_ = spec;
-  last_round_ = spec.round - 1;  // shards of rounds that this node sat out may still be waiting
+  if (!mutated(Mutation::mixed_rounds))
+    last_round_ = spec.round - 1;  // shards of rounds that this node sat out may still be waiting
   gradient_ = gradient;
   began_ = io_.now();
   ensure_pool(spec.chunk_bytes);
@@ -292,7 +300,8 @@ transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transpor
 
 void RoundDriver::handle_shard(Peer& peer, const transport::Header& header, transport::Slab slab,
                                std::size_t payload_bytes) {
-  if (round_ && round_of(header) == spec_.round && peer.member != kNotAMember) {
+  const bool is_of_this_round = round_ && (round_of(header) == spec_.round || mutated(Mutation::mixed_rounds));
+  if (is_of_this_round && peer.member != kNotAMember) {
     const std::span<const std::byte> payload = slab.bytes().first(payload_bytes);
     member_reports_[peer.member].bytes_in += payload_bytes;
     if (const auto* contribution = std::get_if<transport::Contribution>(&header)) {
@@ -310,7 +319,7 @@ void RoundDriver::handle_contribution(Peer& peer, const transport::Contribution&
   const std::uint64_t elements = payload.size() / sizeof(float);
   // Settled meanwhile: the sender may have its average already and its bytes may have changed on the way. No fault.
   if (round_->check_contribution(peer.member, header.chunk, header.weight, elements) != Verdict::accept) return;
-  if (kernels::checksum(payload) != header.checksum) {
+  if (!matches(header.checksum, payload)) {
     return violate(peer, CutOff::damaged_bytes, "a contribution whose bytes do not match their checksum");
   }
   const std::optional<core::Reduction> reduction =
@@ -327,7 +336,7 @@ void RoundDriver::handle_contribution(Peer& peer, const transport::Contribution&
   round_->handle_reduced(header.chunk);
   if (reduction->last) {
     complete_chunk(header.chunk);
-    wake_senders();
+    if (!mutated(Mutation::forgotten_wake)) wake_senders();
   }
 }
 
@@ -337,11 +346,13 @@ void RoundDriver::handle_average(Peer& peer, const transport::Average& header, s
       Verdict::accept) {
     return;
   }
-  if (kernels::checksum(payload) != header.checksum) {
+  const std::span<float> values = chunk_values(header.chunk);
+  if (mutated(Mutation::written_before_check)) kernels::copy_streaming(std::as_writable_bytes(values), payload);
+  if (!matches(header.checksum, payload)) {
     return violate(peer, CutOff::damaged_bytes, "an average whose bytes do not match their checksum");
   }
   round_->handle_average(peer.member, header.chunk, header.coverage, header.total_weight, header.release);
-  kernels::copy_streaming(std::as_writable_bytes(chunk_values(header.chunk)), payload);
+  if (!mutated(Mutation::unwritten_average)) kernels::copy_streaming(std::as_writable_bytes(values), payload);
   chunk_checksums_[header.chunk] = header.checksum;
   if (round_->poll_part_done(peer.member)) mesh_.send_control(peer, transport::PartDone{spec_.round});
 }

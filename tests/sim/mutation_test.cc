@@ -1,0 +1,71 @@
+// A checker that never fails proves nothing: every deliberate fault of the core has to be found by the simulator, on
+// seeds that the core as it is passes.
+
+#include <gtest/gtest.h>
+#include <spdlog/spdlog.h>
+
+#include <cstdint>
+#include <string>
+
+#include "engine/core/mutation.hpp"
+#include "tools/sim/runner.hpp"
+
+namespace papilio::core {
+Mutation active_mutation = Mutation::none;
+}  // namespace papilio::core
+
+namespace papilio::sim {
+namespace {
+
+using core::Mutation;
+
+constexpr std::uint64_t kMostSeeds = 200;
+
+Summary run_with(Mutation mutation, std::uint64_t most_failures) {
+  spdlog::set_level(spdlog::level::off);
+  core::active_mutation = mutation;
+  const Settings settings{.peers = 5, .faults = Faults::mixed};
+  const SeedRange range{.first = 1, .count = kMostSeeds, .replay_every = 0, .most_failures = most_failures};
+  auto summary = run_seeds(settings, range);
+  core::active_mutation = Mutation::none;
+  EXPECT_TRUE(summary.ok());
+  return *summary;
+}
+
+TEST(BrokenCore, TheCoreAsItIsPasses) {
+  const Summary summary = run_with(Mutation::none, 0);
+  EXPECT_EQ(summary.seeds, kMostSeeds);
+  for (const SeedFailure& failure : summary.failures) ADD_FAILURE() << "seed " << failure.seed << ": " << failure.what;
+}
+
+struct Case {
+  Mutation mutation;
+  const char* name;
+};
+
+class BrokenCores : public testing::TestWithParam<Case> {};
+
+TEST_P(BrokenCores, IsFound) {
+  const Summary summary = run_with(GetParam().mutation, 1);
+  ASSERT_FALSE(summary.failures.empty()) << "not found in " << summary.seeds << " seeds";
+  RecordProperty("seeds", std::to_string(summary.seeds));
+  RecordProperty("what", summary.failures.front().what);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, BrokenCores,
+                         testing::Values(Case{Mutation::wrong_denominator, "wrong_denominator"},
+                                         Case{Mutation::doubled_contribution, "doubled_contribution"},
+                                         Case{Mutation::counted_late_contribution, "counted_late_contribution"},
+                                         Case{Mutation::counted_cut_off_member, "counted_cut_off_member"},
+                                         Case{Mutation::forgotten_deadline, "forgotten_deadline"},
+                                         Case{Mutation::forgotten_reduce_by, "forgotten_reduce_by"},
+                                         Case{Mutation::lost_chunk, "lost_chunk"},
+                                         Case{Mutation::skipped_checksum, "skipped_checksum"},
+                                         Case{Mutation::written_before_check, "written_before_check"},
+                                         Case{Mutation::unwritten_average, "unwritten_average"},
+                                         Case{Mutation::mixed_rounds, "mixed_rounds"},
+                                         Case{Mutation::forgotten_wake, "forgotten_wake"}),
+                         [](const testing::TestParamInfo<Case>& test) { return std::string(test.param.name); });
+
+}  // namespace
+}  // namespace papilio::sim
