@@ -44,7 +44,7 @@ bool weight_is_valid(double weight) { return weight >= kMinimumWeight && weight 
 
 }  // namespace
 
-Round::Round(const RoundConfig& config, PartitionPlan plan) : config_(config), plan_(std::move(plan)) {
+Round::Round(const RoundConfig& config, PartitionPlan plan) : config_(config), plan_(plan) {
   const std::uint32_t members = plan_.members();
   PAPILIO_ASSERT_VALUES(config_.self < members && members <= kMaximumMembers, config_.self, members);
   PAPILIO_ASSERT(weight_is_valid(config_.weight));

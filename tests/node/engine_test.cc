@@ -489,7 +489,7 @@ TEST_P(EngineTest, ALostConnectionAtAnyPointEndsTheRoundForEverybody) {
 }
 
 TEST_P(EngineTest, AMemberThatNeverBeginsCostsItsPartOnly) {
-  for (const std::uint64_t elements : {3 * 4 * kChunk, 3'000'000UL}) {  // copied, and by reference
+  for (const std::uint64_t elements : {std::uint64_t{12} * kChunk, 3'000'000UL}) {  // copied, and by reference
     const RoundId round = elements;
     if (members_.empty()) make_group(3);
     ASSERT_TRUE(everybody_is_linked());
