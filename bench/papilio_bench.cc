@@ -3,7 +3,6 @@
 // timed right before in the same process. Both count every byte read and written once, so 1.0 is the speed of memory
 // (or of the cache that the size fits).
 #include <benchmark/benchmark.h>
-#include <time.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -11,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <fstream>
 #include <span>
 #include <string>
@@ -193,6 +193,7 @@ std::vector<std::string> translate(int argc, char** argv) {
 int main(int argc, char** argv) {
   std::vector<std::string> words = translate(argc, argv);
   std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   int count = static_cast<int>(words.size());

@@ -22,6 +22,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -468,7 +469,7 @@ struct Sample {
 
 double quantile(std::vector<double> values, double share) {
   if (values.empty()) return 0;
-  const auto place = values.begin() + static_cast<std::ptrdiff_t>(share * static_cast<double>(values.size() - 1) + 0.5);
+  const auto place = values.begin() + std::llround(share * static_cast<double>(values.size() - 1));
   std::nth_element(values.begin(), place, values.end());
   return *place;
 }
@@ -505,6 +506,7 @@ Sample measure(Way way, Workload workload, Placement placement, double seconds) 
 
 double median_of(const std::vector<Sample>& samples, double Sample::*field) {
   std::vector<double> values;
+  values.reserve(samples.size());
   for (const Sample& sample : samples) values.push_back(sample.*field);
   return quantile(std::move(values), 0.5);
 }

@@ -5,8 +5,8 @@
 // the machine.
 #pragma once
 
-#include <stdint.h>
-#include <string.h>
+#include <cstdint>
+#include <cstring>
 #ifdef __SSE2__
 #include <immintrin.h>
 #endif

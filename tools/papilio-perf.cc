@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -319,7 +320,7 @@ Result<SizeResult> run_distributed_size(const Options& options, Rank& rank, std:
     result.cpu_s_per_op += static_cast<double>((*all)[i]);
     result.peak_rss_bytes =
         std::max(result.peak_rss_bytes, static_cast<std::uint64_t>(static_cast<double>((*all)[i + 1]) * 1048576));
-    result.wrong += static_cast<std::uint64_t>((*all)[i + 2] + 0.5F);
+    result.wrong += static_cast<std::uint64_t>(std::llround((*all)[i + 2]));
   }
   return result;
 }

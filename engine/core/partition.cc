@@ -9,7 +9,7 @@
 namespace papilio {
 namespace {
 
-__extension__ typedef unsigned __int128 Wide;
+__extension__ using Wide = unsigned __int128;
 
 // One page of fp32: parts that start and end on pages can be pinned, mapped and sent without copies on their own.
 constexpr std::uint64_t kPageElements = 4096 / sizeof(float);
@@ -199,7 +199,7 @@ std::size_t choose_chunk_bytes(std::uint64_t elements, std::uint32_t reducers, d
   // A part is sent, reduced and sent back chunk by chunk; with fewer than this many the steps do not overlap.
   constexpr std::uint64_t kChunksPerPart = 4;
   // On a slow link a chunk is what everything else waits behind, and what is lost when a connection breaks.
-  constexpr double kLongestChunk_s = 0.010;
+  constexpr double kLongestChunkSeconds = 0.010;
   // Above this, per-chunk tables and reports outgrow their use, however slow the link: 16 GiB at the usual size.
   constexpr std::uint64_t kMostChunks = 65536;
 
@@ -208,7 +208,7 @@ std::size_t choose_chunk_bytes(std::uint64_t elements, std::uint32_t reducers, d
   std::size_t chunk = kUsual;
   while (chunk > kMinimumChunkBytes && part_bytes < kChunksPerPart * chunk) chunk /= 2;
   if (is_known(minimum_rate)) {
-    while (chunk > kMinimumChunkBytes && static_cast<double>(chunk) > kLongestChunk_s * minimum_rate) chunk /= 2;
+    while (chunk > kMinimumChunkBytes && static_cast<double>(chunk) > kLongestChunkSeconds * minimum_rate) chunk /= 2;
   }
   while (chunk < kMaximumChunkBytes && bytes / chunk > kMostChunks) chunk *= 2;
   return chunk;

@@ -74,9 +74,9 @@ class Progress {
   void handle_model(ModelDigest model);
 
   // --- what peers do ---
-  ReportVerdict handle_report(TimePoint now, const PeerId& peer, const ProgressReport& report);
+  ReportVerdict handle_report(TimePoint now, const PeerId& id, const ProgressReport& report);
   // It counts towards nothing any more but the total; when it reports again it starts afresh. Unknown peers are fine.
-  void handle_peer_left(const PeerId& peer);
+  void handle_peer_left(const PeerId& id);
 
   // --- getters ---
   // What to tell the others about this node.
@@ -95,7 +95,7 @@ class Progress {
 
   [[nodiscard]] Standing local_standing() const { return standing_of(local_.epoch); }
   // None if the peer is not a member.
-  [[nodiscard]] std::optional<Standing> standing(const PeerId& peer) const;
+  [[nodiscard]] std::optional<Standing> standing(const PeerId& id) const;
   // The epoch that the peer is at. None if it is not a member.
   [[nodiscard]] std::optional<std::uint64_t> epoch_of(const PeerId& peer) const;
   // Members, this node included, whose epoch is more than one from the group's.

@@ -49,7 +49,7 @@ float inverse_total(double total_weight, Coverage in) {
 
 }  // namespace
 
-Round::Round(const RoundConfig& config, PartitionPlan plan) : config_(config), plan_(std::move(plan)) {
+Round::Round(const RoundConfig& config, PartitionPlan plan) : config_(config), plan_(plan) {
   const std::uint32_t members = plan_.members();
   PAPILIO_ASSERT_VALUES(config_.self < members && members <= kMaximumMembers, config_.self, members);
   PAPILIO_ASSERT(weight_is_valid(config_.weight));

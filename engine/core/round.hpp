@@ -127,12 +127,12 @@ class Round {
   [[nodiscard]] Verdict check_average(MemberIndex from, ChunkIndex chunk, Coverage coverage, double total_weight,
                                       std::uint64_t elements) const;
   // Re-checks (the chunk may have been settled while the payload was on its way): no value means disregard it.
-  std::optional<Reduction> handle_contribution(MemberIndex from, ChunkIndex chunk, double weight);
+  std::optional<Reduction> handle_contribution(MemberIndex from, ChunkIndex index, double weight);
   // The kernel finished what handle_contribution or poll_finalisation ordered for this chunk.
-  void handle_reduced(ChunkIndex chunk);
+  void handle_reduced(ChunkIndex index);
   // False: disregard it. True: the caller writes the payload over the chunk now, before anything else.
   // `release`: the reducer waits for a part-done.
-  bool handle_average(MemberIndex from, ChunkIndex chunk, Coverage coverage, double total_weight, bool release);
+  bool handle_average(MemberIndex from, ChunkIndex index, Coverage coverage, double total_weight, bool release);
 
   // ---- other events
   // The member has all averages of this member's part and will not touch borrowed bytes any more.
@@ -183,7 +183,7 @@ class Round {
   };
 
   [[nodiscard]] bool is_own(ChunkIndex chunk) const;
-  void settle_local(ChunkIndex chunk);
+  void settle_local(ChunkIndex index);
   void finalise_where_complete();
   void stop_waiting_for_contributions();
   void update_over();

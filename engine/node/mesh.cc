@@ -78,6 +78,7 @@ void Mesh::send_control(Peer& peer, const Header& header) {
 
 void Mesh::wake_sender(Peer& peer) {
   // By index: a flow that fails while it sends leaves the list.
+  // NOLINTNEXTLINE(modernize-loop-convert)
   for (std::size_t i = 0; i < peer.flows.size(); ++i) peer.flows[i]->wake_sender();
 }
 
@@ -407,6 +408,9 @@ void Mesh::on_flow_failed(Flow& flow, const transport::FlowFailure& failure) {
   if (connection.stage == Stage::established) return lose_flow(connection, failure.to_string());
   if (connection.peer != nullptr) {  // a further flow that could not be opened: the link lives without it
     spdlog::debug("{}: further flow not opened: {}", connection.address, failure.to_string());
+  } else {
+    spdlog::log(connection.dialled ? spdlog::level::debug : spdlog::level::info, "{}: gone before the handshake: {}",
+                connection.address, failure.to_string());
   }
   connection.stage = Stage::closing;
 }

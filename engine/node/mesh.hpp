@@ -91,6 +91,8 @@ class MeshEvents {
 class Mesh final : private transport::FlowEvents, private transport::ListenerEvents {
  public:
   Mesh(transport::Io& io, MeshConfig config, MeshEvents& events);
+  Mesh(const Mesh&) = delete;
+  Mesh& operator=(const Mesh&) = delete;
   ~Mesh();
 
   Status start();
@@ -187,7 +189,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   void violate(Connection& connection, const std::string& what);
   Peer& establish(Connection& connection);
   Connection* pending_from(const PeerId& id);
-  void handle_goodbye(Connection& connection, const std::string& reason);
+  void handle_goodbye(Connection& goodbye, const std::string& reason);
   void lose_flow(Connection& connection, const std::string& why);
   void lose_peer(Peer& peer, PeerLeft how, const std::string& why);
   void close_quietly(Connection& connection);

@@ -70,6 +70,8 @@ class LoopNode final : public Node, private node::EngineEvents {
     exchange_.progress.members = 1;
   }
 
+  LoopNode(const LoopNode&) = delete;
+  LoopNode& operator=(const LoopNode&) = delete;
   ~LoopNode() override {
     stop();
     if (thread_.joinable()) thread_.join();

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <string>
 #include <utility>
 
@@ -245,7 +246,7 @@ RoundReport RoundDriver::make_report() {
   }
   report.coverage = plan.elements() > 0 ? covered / static_cast<double>(plan.elements()) : 1;
   report.digest = kernels::checksum(std::as_bytes(std::span(chunk_checksums_)));
-  report.samples = static_cast<std::uint64_t>(weight_most + 0.5);
+  report.samples = static_cast<std::uint64_t>(std::llround(weight_most));
   for (MemberIndex member = 0; member < round_->members(); ++member) {
     PeerReport& peer = member_reports_[member];
     peer.weight = round_->announced_weight(member);
@@ -436,6 +437,8 @@ void RoundDriver::run_finalisations() {
 }
 
 void RoundDriver::wake_senders() {
+  // By index: a sender that fails may end the round, and with it this list.
+  // NOLINTNEXTLINE(modernize-loop-convert)
   for (std::size_t member = 0; member < member_peers_.size(); ++member) {
     if (member_peers_[member] != nullptr) mesh_.wake_sender(*member_peers_[member]);
   }

@@ -76,7 +76,7 @@ class RoundDriver {
   void handle_part_done(Peer& peer, const transport::PartDone& done);
   transport::PayloadDecision handle_shard_header(Peer& peer, transport::Flow& flow, const transport::Header& header,
                                                  std::size_t payload_bytes);
-  void handle_shard(Peer& peer, const transport::Header& header, transport::Slab payload, std::size_t payload_bytes);
+  void handle_shard(Peer& peer, const transport::Header& header, transport::Slab slab, std::size_t payload_bytes);
   bool next_shard(Peer& peer, transport::OutgoingFrame& frame);
   void handle_shard_out(Peer* peer, std::uint64_t tag, bool sent);
   void handle_flow_gone(transport::Flow& flow);

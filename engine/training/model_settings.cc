@@ -58,7 +58,7 @@ Result<ModelSettings> resolve_model(ModelSettings settings) {
                          "' is out of range; choose 1 to " + std::to_string(limit.maximum));
     }
   }
-  if (std::string_view(settings.name).ends_with(".pt")) return resolve_file(std::move(settings));
+  if (settings.name.ends_with(".pt")) return resolve_file(std::move(settings));
 
   const Preset* preset = nullptr;
   for (const Preset& candidate : kPresets) {

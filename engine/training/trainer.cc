@@ -136,7 +136,7 @@ Status Trainer::collect_samples() {
     const auto now = SteadyClock::now();
     if (!patience_ends) patience_ends = now + settings_.round_timeout;
     if (now >= *patience_ends) return Done{};
-    events_.on_progress(steps_done_ + 1, node_.wait_for_round(std::min(kLookUp, Duration(*patience_ends - now))));
+    events_.on_progress(steps_done_ + 1, node_.wait_for_round(std::min<Duration>(kLookUp, *patience_ends - now)));
   }
 }
 

@@ -19,8 +19,9 @@ constexpr std::size_t kChunkBytes = kMinimumChunkBytes;
 
 std::vector<PlanMember> alike(std::size_t count) { return std::vector<PlanMember>(count); }
 
-std::vector<PlanMember> with_rates(std::vector<double> rates) {
+std::vector<PlanMember> with_rates(const std::vector<double>& rates) {
   std::vector<PlanMember> members;
+  members.reserve(rates.size());
   for (const double rate : rates) members.push_back({.rate = rate});
   return members;
 }
@@ -135,7 +136,7 @@ TEST(Partition, EqualRatesGiveEqualParts) {
 
 TEST(Partition, TwoMembersShareEquallyWhateverTheirRates) {
   const std::vector<PlanMember> members = with_rates({1e6, 9e6});
-  const PartitionPlan plan = PartitionPlan::make(8192 * 4, members, kChunkBytes);
+  const PartitionPlan plan = PartitionPlan::make(std::uint64_t{8192} * 4, members, kChunkBytes);
   EXPECT_EQ(plan.part(0).size, plan.part(1).size);
   EXPECT_DOUBLE_EQ(finish_time_s(members, plan), 8192 * 16 / 1e6);
 }
@@ -217,7 +218,7 @@ TEST(Partition, NoGridPointBeatsThePlan) {
 TEST(Partition, ClientsReduceNothingAndReducersShareTheRest) {
   std::vector<PlanMember> members = alike(5);
   members[0].reduces = members[3].reduces = false;
-  const PartitionPlan plan = PartitionPlan::make(3 * 65'536, members, kChunkBytes);
+  const PartitionPlan plan = PartitionPlan::make(std::uint64_t{3} * 65'536, members, kChunkBytes);
   EXPECT_EQ(plan.part(0), (Range{0, 0}));
   EXPECT_EQ(plan.part(1), (Range{0, 65'536}));
   EXPECT_EQ(plan.part(2), (Range{65'536, 65'536}));

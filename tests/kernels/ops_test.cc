@@ -55,10 +55,10 @@ std::vector<float> draw(Random& random, Kind kind, std::size_t count) {
 // A copy of `values` that starts `offset` floats behind a 64-byte boundary, with guards on both sides.
 class Placed {
  public:
-  Placed(const std::vector<float>& values, std::size_t offset) : storage_(values.size() + offset + 32, kGuard) {
+  Placed(const std::vector<float>& values, std::size_t offset)
+      : storage_(values.size() + offset + 32, kGuard), size_(values.size()) {
     auto address = reinterpret_cast<std::uintptr_t>(storage_.data());
     begin_ = (64 - address % 64) % 64 / sizeof(float) + offset;
-    size_ = values.size();
     std::copy(values.begin(), values.end(), storage_.begin() + static_cast<std::ptrdiff_t>(begin_));
   }
   std::span<float> span() { return {storage_.data() + begin_, size_}; }

@@ -31,7 +31,8 @@ std::unique_ptr<Learner> make_learner(const ModelSettings& settings, const Optim
 
 std::vector<std::int64_t> tokens(std::size_t samples, std::size_t context, std::int64_t start) {
   std::vector<std::int64_t> row(samples * context);
-  for (std::size_t i = 0; i < row.size(); ++i) row[i] = (start + static_cast<std::int64_t>(i * i)) % kSymbols;
+  for (std::size_t i = 0; i < row.size(); ++i)
+    row[i] = (start + static_cast<std::int64_t>(i * i)) % static_cast<std::int64_t>(kSymbols);
   return row;
 }
 

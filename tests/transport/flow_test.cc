@@ -28,7 +28,7 @@ using Bytes = std::vector<std::byte>;
 Bytes random_bytes(std::size_t size, std::uint64_t seed) {
   Random random(seed);
   Bytes bytes(size);
-  for (std::byte& each : bytes) each = std::byte(random.next() & 255U);
+  for (std::byte& each : bytes) each = static_cast<std::byte>(random.next() & 255U);
   return bytes;
 }
 

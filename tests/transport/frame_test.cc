@@ -152,7 +152,7 @@ TEST(Frame, EveryFlippedBitIsRefused) {
     const HeaderBytes whole = encode(header, payload_for(header));
     for (std::size_t bit = 0; bit < whole.size() * 8; ++bit) {
       HeaderBytes bytes = whole;
-      bytes[bit / 8] ^= std::byte(1U << (bit % 8));
+      bytes[bit / 8] ^= static_cast<std::byte>(1U << (bit % 8));
       EXPECT_NE(fault_of(bytes), FrameFault::none) << "header " << header.index() << ", bit " << bit;
     }
   }
@@ -316,7 +316,8 @@ TEST(Frame, TablesWithARightChecksumAndRandomDamageAreSafe) {
     for (int i = 0; i < 2000; ++i) {
       HeaderBytes bytes = whole;
       for (std::uint64_t n = 1 + random.below(4); n > 0; --n) {
-        bytes[kPreambleBytes + random.below(bytes.size() - kPreambleBytes)] = std::byte(random.next() & 255U);
+        bytes[kPreambleBytes + random.below(bytes.size() - kPreambleBytes)] =
+            static_cast<std::byte>(random.next() & 255U);
       }
       seal_frame_header(bytes);
       const FrameFault fault = fault_of(bytes);

@@ -90,14 +90,14 @@ TEST(UvIo, OutOfDescriptorsRefusesAndRecovers) {
   };
   {
     const NoMoreDescriptors none;
-    ::connect(first.get(), address.data(), address.size());
+    static_cast<void>(::connect(first.get(), address.data(), address.size()));
     while (!reset_seen(first)) io->run_once(io->now() + std::chrono::milliseconds(10));
     EXPECT_EQ(counter.accepted, 0);
     io->connect(address, {}, counter);
     while (counter.closed == 0) io->run_once(kNever);
     EXPECT_EQ(counter.status.code, IoCode::out_of_resources) << counter.status.to_string();
   }
-  ::connect(second.get(), address.data(), address.size());
+  static_cast<void>(::connect(second.get(), address.data(), address.size()));
   while (counter.closed == 1) io->run_once(kNever);
   EXPECT_EQ(counter.accepted, 1);
   (*listener)->close();

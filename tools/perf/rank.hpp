@@ -31,6 +31,8 @@ struct WorldOptions {
 class Rank final : private node::EngineEvents {
  public:
   static Result<std::unique_ptr<Rank>> make(const WorldOptions& world, std::uint32_t rank, const std::string& listen);
+  Rank(const Rank&) = delete;
+  Rank& operator=(const Rank&) = delete;
   ~Rank();
 
   [[nodiscard]] std::uint16_t port() const;
