@@ -27,6 +27,13 @@ constexpr std::uint16_t kFirstChosenPort = 49152;
 // Host numbers index a table.
 constexpr std::uint32_t kMaximumHosts = 1U << 20U;
 
+// Bytes that were written with WriteMode::borrow, by their position in the stream: they are looked up in the writer's
+// memory when they are read, as if its pages had been handed to the kernel.
+struct Borrowed {
+  std::uint64_t begin = 0, end = 0;
+  const std::byte* data = nullptr;
+};
+
 // One direction of a connection: a ring of the bytes that were written and not yet read.
 struct Pipe {
   std::vector<std::byte> ring;
@@ -35,6 +42,7 @@ struct Pipe {
   std::size_t arrived = 0;  // of them, at the reader's side
   std::uint64_t accepted = 0, consumed = 0;
   std::uint64_t credited = 0;  // of the consumed bytes, what the writer has heard of
+  std::deque<Borrowed> borrowed;
   bool credit_under_way = false;
   bool end_arrived = false;
   bool swallowing = false;                                                 // truncated: what is written goes nowhere
@@ -130,11 +138,12 @@ class SimNetwork::Core {
 
   // Calls of SimStream.
   std::uint32_t dial(SimStream& stream, std::uint32_t from, std::uint32_t to, std::uint16_t port);
-  std::size_t send(std::uint32_t number, std::uint8_t side, WriteBuffer bytes);
+  std::size_t send(std::uint32_t number, std::uint8_t side, WriteBuffer bytes, WriteMode mode);
   std::size_t receive(std::uint32_t number, std::uint8_t side, ReadBuffer into);
   void send_end(std::uint32_t number, std::uint8_t side);
   void send_reset(std::uint32_t number, std::uint8_t side);
-  void leave(std::uint32_t number, std::uint8_t side);
+  // `overwrites`: the owner does with the memory that it lent what it likes from now on.
+  void leave(std::uint32_t number, std::uint8_t side, bool overwrites);
 
   void execute(const Event& event);
   void heal();
@@ -158,6 +167,8 @@ class SimNetwork::Core {
   TimePoint arrival_of(Connection& connection, std::uint8_t side, std::size_t bytes);
   void draw_faults(Connection& connection);
   void store(Pipe& pipe, WriteBuffer bytes);
+  void read_borrowed(Pipe& pipe, std::uint64_t until);
+  void give_back(Pipe& pipe, bool overwritten);
   void send_segments(std::uint32_t number, std::uint8_t side, std::size_t bytes);
   void credit(std::uint32_t number, std::uint8_t pipe);
   void arrive_dial(std::uint32_t number);
@@ -234,6 +245,7 @@ class SimStream final : public Stream, public SimItem {
   bool writing_ = false, written_ = false;
   std::array<WriteBuffer, kMaximumBuffersPerOperation> write_from_;
   std::size_t write_first_ = 0, write_count_ = 0;
+  WriteMode write_mode_ = WriteMode::copy;
   std::uint64_t bytes_received_ = 0, bytes_sent_ = 0;
 };
 
@@ -272,6 +284,7 @@ class SimHost final : public Io {
   void add(SimItem& item);
   void remove(SimItem& item);
   void enqueue(SimItem& item);
+  [[nodiscard]] bool is_dead() const { return dead_; }
   [[nodiscard]] bool is_ready() const { return !dead_ && (woken_ || queue_head_ < queue_.size()); }
   // Takes every stream off the network.
   void die(SimDeath death);
@@ -368,7 +381,7 @@ void SimNetwork::Core::draw_faults(Connection& connection) {
 }
 
 // Returns how many bytes were taken: fewer than given where the buffer is full.
-std::size_t SimNetwork::Core::send(std::uint32_t number, std::uint8_t side, WriteBuffer bytes) {
+std::size_t SimNetwork::Core::send(std::uint32_t number, std::uint8_t side, WriteBuffer bytes, WriteMode mode) {
   Connection& through = connections_[number];
   Pipe& pipe = through.pipe[side];
   if (pipe.swallowing) return bytes.size();
@@ -389,7 +402,15 @@ std::size_t SimNetwork::Core::send(std::uint32_t number, std::uint8_t side, Writ
   if (truncate) count = pipe.at(SimFault::truncate) - pipe.accepted;
   const bool corrupt = strikes(SimFault::corrupt);
 
+  const std::uint64_t begin = pipe.accepted;
   store(pipe, bytes.first(count));
+  if (mode == WriteMode::borrow) {
+    // A byte that the network changes is not the writer's any more.
+    const std::uint64_t own =
+        corrupt && pipe.at(SimFault::corrupt) < begin + count ? pipe.at(SimFault::corrupt) : begin + count;
+    pipe.borrowed.push_back({begin, own, bytes.data()});
+    if (own < begin + count) pipe.borrowed.push_back({own + 1, begin + count, bytes.data() + (own + 1 - begin)});
+  }
   if (corrupt) {
     const std::size_t back = pipe.accepted - pipe.at(SimFault::corrupt);
     pipe.ring[(pipe.head + pipe.stored - back) % pipe.ring.size()] ^= static_cast<std::byte>(1 + random_.below(255));
@@ -425,6 +446,30 @@ void SimNetwork::Core::store(Pipe& pipe, WriteBuffer bytes) {
   pipe.accepted += bytes.size();
 }
 
+// Brings the ring up to date with what the writer's memory holds now, up to that position of the stream.
+void SimNetwork::Core::read_borrowed(Pipe& pipe, std::uint64_t until) {
+  while (!pipe.borrowed.empty() && pipe.borrowed.front().begin < until) {
+    Borrowed& part = pipe.borrowed.front();
+    for (; part.begin < std::min(part.end, until); ++part.begin) {
+      if (part.begin >= pipe.consumed) {
+        pipe.ring[(pipe.head + (part.begin - pipe.consumed)) % pipe.ring.size()] = *part.data;
+      }
+      ++part.data;
+    }
+    if (part.begin >= part.end) pipe.borrowed.pop_front();
+  }
+}
+
+// The owner's memory is its own again; readers find what it held, or what the owner wrote there since.
+void SimNetwork::Core::give_back(Pipe& pipe, bool overwritten) {
+  for (const Borrowed& part : std::exchange(pipe.borrowed, {})) {
+    for (std::uint64_t at = std::max(part.begin, pipe.consumed); at < part.end; ++at) {
+      const std::byte value = part.data[at - part.begin];
+      pipe.ring[(pipe.head + (at - pipe.consumed)) % pipe.ring.size()] = overwritten ? ~value : value;
+    }
+  }
+}
+
 void SimNetwork::Core::send_segments(std::uint32_t number, std::uint8_t side, std::size_t bytes) {
   while (bytes > 0) {
     std::size_t segment = std::min(bytes, options_.largest_segment_bytes);
@@ -439,6 +484,7 @@ std::size_t SimNetwork::Core::receive(std::uint32_t number, std::uint8_t side, R
   Pipe& pipe = connections_[number].pipe[direction];
   const std::size_t count = std::min(into.size(), pipe.arrived);
   if (count == 0) return 0;
+  read_borrowed(pipe, pipe.consumed + count);
   const std::size_t first = std::min(count, pipe.ring.size() - pipe.head);
   std::memcpy(into.data(), pipe.ring.data() + pipe.head, first);
   std::memcpy(into.data() + first, pipe.ring.data(), count - first);
@@ -469,9 +515,11 @@ void SimNetwork::Core::send_reset(std::uint32_t number, std::uint8_t side) {
 }
 
 // The side has no stream any more. What arrives for it is thrown away; with both sides gone so is the connection.
-void SimNetwork::Core::leave(std::uint32_t number, std::uint8_t side) {
+void SimNetwork::Core::leave(std::uint32_t number, std::uint8_t side, bool overwrites) {
   Connection& left = connections_[number];
   left.side[side] = nullptr;
+  Pipe& outgoing = left.pipe[side];
+  give_back(outgoing, overwrites);
   if (left.side[1 - side] != nullptr) {
     Pipe& incoming = left.pipe[1 - side];
     if (incoming.arrived > 0) arrive_bytes(number, static_cast<std::uint8_t>(1 - side), 0);
@@ -558,7 +606,7 @@ void SimNetwork::Core::arrive_bytes(std::uint32_t number, std::uint8_t direction
 void SimNetwork::Core::arrive_dial(std::uint32_t number) {
   Connection& dialled = connections_[number];
   dialled.dialling = false;
-  if (dialled.side[0] == nullptr) return leave(number, 1);
+  if (dialled.side[0] == nullptr) return leave(number, 1, false);
   const HostState& to = host(dialled.host[1]);
   if (to.unplugged) return;
   const auto answer = [&](EventKind kind) { push(arrival_of(dialled, 1, 0), kind, number, 1); };
@@ -742,12 +790,13 @@ void SimStream::read(std::span<const ReadBuffer> buffers, std::size_t at_least) 
   host_.enqueue(*this);
 }
 
-void SimStream::write(std::span<const WriteBuffer> buffers, WriteMode) {
+void SimStream::write(std::span<const WriteBuffer> buffers, WriteMode mode) {
   PAPILIO_ASSERT(usable() && !writing_ && !written_);
   PAPILIO_ASSERT_VALUES(buffers.size() <= write_from_.size(), buffers.size(), write_from_.size());
   std::copy(buffers.begin(), buffers.end(), write_from_.begin());
   write_first_ = 0;
   write_count_ = buffers.size();
+  write_mode_ = mode;
   writing_ = true;
   if (broken_.code == IoCode::ok) try_write();
   host_.enqueue(*this);
@@ -763,14 +812,14 @@ void SimStream::leave(bool at_once) {
     } else if (broken_.code == IoCode::ok) {
       core().send_end(connection_, side_);
     }
-    core().leave(connection_, side_);
+    core().leave(connection_, side_, at_once && !host_.is_dead());
   }
   host_.enqueue(*this);
 }
 
 void SimStream::vanish() {
   disposed_ = true;
-  if (attached_) core().leave(connection_, side_);
+  if (attached_) core().leave(connection_, side_, false);
 }
 
 StreamInfo SimStream::info() const {
@@ -837,7 +886,8 @@ void SimStream::try_read() {
 void SimStream::try_write() {
   while (write_first_ < write_count_) {
     WriteBuffer& from = write_from_[write_first_];
-    const std::size_t count = core().send(connection_, side_, from);
+    const bool is_last = write_first_ + 1 == write_count_;
+    const std::size_t count = core().send(connection_, side_, from, is_last ? write_mode_ : WriteMode::copy);
     from = from.subspan(count);
     bytes_sent_ += count;
     if (!from.empty()) return;

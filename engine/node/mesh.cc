@@ -38,7 +38,7 @@ Mesh::~Mesh() { PAPILIO_ASSERT_VALUES(connections_.empty(), connections_.size(),
 
 Status Mesh::start() {
   if (!config_.listen) return Done{};
-  const bool local = config_.listen->is_local_host();
+  const bool local = is_local_host(*config_.listen);
   auto listening = io_.listen(*config_.listen, local ? config_.local_options : config_.remote_options, *this);
   if (!listening) return listening.error();
   listener_ = *listening;
@@ -125,6 +125,10 @@ void Mesh::handle_time(TimePoint now) {
   }
 }
 
+bool Mesh::is_local_host(const transport::Address& address) const {
+  return config_.one_machine || address.is_local_host();
+}
+
 // The peer there dialled this node first.
 bool Mesh::is_linked_to(const transport::Address& address) const {
   const std::string text = address.to_string();
@@ -133,7 +137,7 @@ bool Mesh::is_linked_to(const transport::Address& address) const {
 
 void Mesh::dial_now(Dial& dial) {
   dial.busy = true;
-  const bool local = dial.address.is_local_host();
+  const bool local = is_local_host(dial.address);
   Connection& connection = new_connection(dial.address.to_string(), local);
   connection.dialled = true;
   connection.dial = &dial;
@@ -197,7 +201,7 @@ Hello Mesh::own_hello(std::uint64_t session, std::uint16_t flow, std::uint16_t f
 
 void Mesh::on_accepted(transport::Stream& stream) {
   const transport::Address address = stream.peer_address();
-  Connection& connection = new_connection(address.to_string(), address.is_local_host());
+  Connection& connection = new_connection(address.to_string(), is_local_host(address));
   connection.stage = Stage::awaiting_hello;
   connection.flow.adopt(stream);
   const auto pending = std::count_if(connections_.begin(), connections_.end(), [](const Connection& other) {

@@ -56,6 +56,7 @@ struct MeshConfig {
   Duration redial_most = std::chrono::seconds(5);
   Duration redial_linked = std::chrono::seconds(60);  // an address whose peer says that it is linked already
   std::uint64_t seed = 0;               // of session numbers
+  bool one_machine = false;             // everybody shares this host, whatever the addresses say: simulated groups
   std::uint32_t maximum_pending = 256;  // accepted connections whose hello is not in yet
 };
 
@@ -175,6 +176,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
 
   static Connection& connection_of(transport::Flow& flow) { return *static_cast<Connection*>(flow.context); }
   Connection& new_connection(const std::string& address, bool is_local_host);
+  [[nodiscard]] bool is_local_host(const transport::Address& address) const;
   [[nodiscard]] bool is_linked_to(const transport::Address& address) const;
   void dial_now(Dial& dial);
   void dial_further_flows(Peer& peer, const transport::Address& address);

@@ -19,9 +19,9 @@ void Host::turn() {
   deadline_ = engine_->next_deadline();
 }
 
-void Host::begin(const node::RoundSpec& spec, std::vector<float> gradient, double weight) {
+void Host::begin(const node::RoundSpec& spec, std::span<const float> gradient, double weight) {
   turn();  // so that its Io knows what time it is
-  gradient_ = std::move(gradient);
+  gradient_.assign(gradient.begin(), gradient.end());
   engine_->begin_round(spec, gradient_, weight);
   deadline_ = engine_->next_deadline();
 }

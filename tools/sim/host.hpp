@@ -2,6 +2,7 @@
 // the world. Engines have no way to vanish (they say goodbye); a simulated machine does.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -37,7 +38,9 @@ class Host final : private node::EngineEvents {
 
   [[nodiscard]] Status start();
   void turn();
-  void begin(const node::RoundSpec& spec, std::vector<float> gradient, double weight);
+  void begin(const node::RoundSpec& spec, std::span<const float> gradient, double weight);
+  // The round is over: the trainer takes the result and writes over the memory.
+  void use_gradient() { std::fill(gradient_.begin(), gradient_.end(), -1e30F); }
   // Tears everything out, as the end of its process or power would, and forgets it.
   void die(transport::SimDeath death);
   // Its connections are gone. Empty if it left nothing behind.
@@ -60,7 +63,7 @@ class Host final : private node::EngineEvents {
   const PeerId id_;
   std::unique_ptr<transport::Io> io_;
   std::unique_ptr<node::Engine> engine_;
-  std::vector<float> gradient_;
+  std::vector<float> gradient_;  // the same memory for every round, as a trainer's
   TimePoint deadline_{};
 };
 

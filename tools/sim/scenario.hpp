@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/base/time.hpp"
+#include "engine/node/round_driver.hpp"
 #include "transport/sim_io.hpp"
 
 namespace papilio::sim {
@@ -99,6 +100,9 @@ struct Scenario {
   Duration timeout{};
   std::size_t pool_bytes_limit = 0;
   bool averages_first = true;
+  bool one_machine = false;
+  // What goes by reference; what is changed too early arrives changed.
+  node::Borrow borrow = node::Borrow::nothing;
   bool roster_keeps_dead = false;  // whoever announces rounds has not noticed who died
   // Rounds open at this distance, ready or not. Zero: when everybody is through with the round before.
   Duration period{};

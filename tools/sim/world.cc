@@ -48,6 +48,7 @@ node::MeshConfig mesh_config(const Scenario& scenario, std::uint32_t number) {
   mesh.elements = scenario.elements;
   mesh.rate_bytes_per_s = plan.announced_rate;
   mesh.flows = plan.flows;
+  mesh.one_machine = scenario.one_machine;
   mesh.seed = Random::mix(scenario.seed ^ (number + 1));
   if (!plan.client) mesh.listen = transport::Address::simulated(number, kPort);
   for (std::uint32_t other = 0; other < scenario.hosts.size(); ++other) {
@@ -62,6 +63,7 @@ node::RoundDriverConfig driver_config(const Scenario& scenario, std::uint32_t nu
   node::RoundDriverConfig rounds;
   rounds.self = peer_id(scenario.seed, number);
   rounds.pool_bytes_limit = scenario.pool_bytes_limit;
+  rounds.borrow = scenario.borrow;
   rounds.order = scenario.averages_first ? core::RoundOrder::averages_first : core::RoundOrder::contributions_first;
   return rounds;
 }
@@ -336,12 +338,12 @@ void World::begin_round(std::uint32_t number, std::size_t index) {
   if (round.check->spec().round <= host.engine().rounds().last_round()) return mark_done(number, index);
   if (now() > round.opened + from_seconds(0.2 * to_seconds(scenario_.timeout))) round.check->disturb_host(number);
   note("host %u begins round %zu", number, index + 1);
-  std::vector<float> gradient = draw_gradient(scenario_.seed, number, index, scenario_.elements);
+  const std::vector<float> gradient = draw_gradient(scenario_.seed, number, index, scenario_.elements);
   round.check->handle_begin(number, gradient, plan.weight);
   state.round = index;
   state.deadline = now() + scenario_.timeout;
   state.contributions_at_cut_off.assign(round.check->hosts().size(), -1);
-  host.begin(round.check->spec(), std::move(gradient), plan.weight);
+  host.begin(round.check->spec(), gradient, plan.weight);
   look_at(host);
 }
 
@@ -372,6 +374,7 @@ void World::finish_round(Host& host, const RoundReport& report) {
   for (const Coverage coverage : report.chunks) fold(coverage);
   fold(report.digest);
   fold(static_cast<std::uint64_t>(now().time_since_epoch().count()));
+  host.use_gradient();
   rounds_ended_ += 1;
   state.round.reset();
   state.deadline = kNever;
