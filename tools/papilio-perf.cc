@@ -142,6 +142,8 @@ Result<Sample> run_iteration(Rank& rank, std::uint32_t index, const WorldOptions
   sample.end_s = clock_s(CLOCK_MONOTONIC);
   sample.cpu_s = process_cpu_s() - cpu_before;
   if (!report) return report.error();
+  // Checking is heavier than averaging: nobody begins it while others, on the same cores, still average.
+  if (barrier != nullptr) pthread_barrier_wait(barrier);
   sample.digest = report->digest;
   sample.wrong = count_wrong(values, world.weights, iteration);
   return sample;
