@@ -207,6 +207,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   std::vector<std::unique_ptr<Peer>> departed_;  // until their flows are closed
   std::uint64_t next_session_ = 0;
   bool leaving_ = false;
+  std::optional<TimePoint> lost_last_;  // when a link was lost
   Counters counters_;
 };
 
