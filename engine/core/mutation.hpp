@@ -21,6 +21,7 @@ enum class Mutation : std::uint8_t {
   unwritten_average,          // reports an average that it did not write
   mixed_rounds,               // takes a shard of another round for one of this
   forgotten_wake,             // does not send on when a chunk becomes final
+  early_release,              // ends a round while others still read its memory
 };
 
 #ifdef PAPILIO_MUTATIONS

@@ -264,7 +264,8 @@ void Round::update_over() {
     if (member == config_.self || !is_live(member)) continue;
     const Peer& peer = peers_[member];
     if (peer.averages_sent < own_chunks) return;
-    if (own_chunks > 0 && config_.awaits_release && !peer.part_done_received) return;
+    const bool awaits_release = config_.awaits_release && !mutated(Mutation::early_release);
+    if (own_chunks > 0 && awaits_release && !peer.part_done_received) return;
     if (peer.wants_part_done && !peer.part_done_sent) return;
   }
   over_ = true;

@@ -354,8 +354,10 @@ void Mesh::handle_refusal(Connection& connection, const Refusal& refusal) {
                      (refusal.reason == RefusalReason::same_peer && refusal.detail == "a node dialled itself");
   if (connection.dial != nullptr) {
     connection.dial->answered = true;
-    // Linked already, the other way round: no use in asking again soon.
-    if (refusal.reason == RefusalReason::same_peer) connection.dial->wait = config_.redial_linked;
+    // Linked already, the other way round: no use in asking again soon. Unless a link was lost lately: then this may be
+    // the peer at its other end, which has not noticed yet.
+    const bool lost_lately = lost_last_ && io_.now() < saturating_add(*lost_last_, config_.redial_linked);
+    if (refusal.reason == RefusalReason::same_peer && !lost_lately) connection.dial->wait = config_.redial_linked;
     if (final) {
       connection.dial->given_up = true;
       events_.on_refused(connection.dial->address, std::string(to_string(refusal.reason)) + ": " + refusal.detail);
@@ -446,6 +448,10 @@ void Mesh::lose_peer(Peer& peer, PeerLeft how, const std::string& why) {
   departed_.push_back(std::move(*found));
   peers_.erase(found);
   peer.flows.clear();
+  lost_last_ = io_.now();
+  for (Dial& dial : dials_) {  // one of those that wait long may lead there
+    dial.next_try = std::min(dial.next_try, saturating_add(*lost_last_, config_.redial_most));
+  }
   for (Connection& connection : connections_) {
     if (connection.peer != &peer || connection.stage == Stage::closing) continue;
     connection.stage = Stage::closing;

@@ -55,7 +55,7 @@ struct MeshConfig {
   Duration redial_first = std::chrono::milliseconds(50);
   Duration redial_most = std::chrono::seconds(5);
   Duration redial_linked = std::chrono::seconds(60);  // an address whose peer says that it is linked already
-  std::uint64_t seed = 0;               // of session numbers
+  std::uint64_t seed = 0;                             // of session numbers
   bool one_machine = false;             // everybody shares this host, whatever the addresses say: simulated groups
   std::uint32_t maximum_pending = 256;  // accepted connections whose hello is not in yet
 };
@@ -207,6 +207,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   std::vector<std::unique_ptr<Peer>> departed_;  // until their flows are closed
   std::uint64_t next_session_ = 0;
   bool leaving_ = false;
+  std::optional<TimePoint> lost_last_;  // when a link was lost
   Counters counters_;
 };
 

@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 
 #include <cstdint>
+#include <ostream>
 #include <string>
 
 #include "engine/core/mutation.hpp"
@@ -21,10 +22,10 @@ using core::Mutation;
 
 constexpr std::uint64_t kMostSeeds = 200;
 
-Summary run_with(Mutation mutation, std::uint64_t most_failures) {
+Summary run_with(Mutation mutation, Faults faults, std::uint64_t most_failures) {
   spdlog::set_level(spdlog::level::off);
   core::active_mutation = mutation;
-  const Settings settings{.peers = 5, .faults = Faults::mixed};
+  const Settings settings{.peers = 5, .faults = faults};
   const SeedRange range{.first = 1, .count = kMostSeeds, .replay_every = 0, .most_failures = most_failures};
   auto summary = run_seeds(settings, range);
   core::active_mutation = Mutation::none;
@@ -33,20 +34,27 @@ Summary run_with(Mutation mutation, std::uint64_t most_failures) {
 }
 
 TEST(BrokenCore, TheCoreAsItIsPasses) {
-  const Summary summary = run_with(Mutation::none, 0);
-  EXPECT_EQ(summary.seeds, kMostSeeds);
-  for (const SeedFailure& failure : summary.failures) ADD_FAILURE() << "seed " << failure.seed << ": " << failure.what;
+  for (const Faults faults : {Faults::mixed, Faults::corrupt, Faults::late}) {
+    const Summary summary = run_with(Mutation::none, faults, 0);
+    EXPECT_EQ(summary.seeds, kMostSeeds);
+    for (const SeedFailure& failure : summary.failures) {
+      ADD_FAILURE() << to_string(faults) << ", seed " << failure.seed << ": " << failure.what;
+    }
+  }
 }
 
 struct Case {
   Mutation mutation;
   const char* name;
+  Faults faults = Faults::mixed;  // what brings it out
 };
+
+void PrintTo(const Case& broken, std::ostream* out) { *out << broken.name; }
 
 class BrokenCores : public testing::TestWithParam<Case> {};
 
 TEST_P(BrokenCores, IsFound) {
-  const Summary summary = run_with(GetParam().mutation, 1);
+  const Summary summary = run_with(GetParam().mutation, GetParam().faults, 1);
   ASSERT_FALSE(summary.failures.empty()) << "not found in " << summary.seeds << " seeds";
   RecordProperty("seeds", std::to_string(summary.seeds));
   RecordProperty("what", summary.failures.front().what);
@@ -60,11 +68,12 @@ INSTANTIATE_TEST_SUITE_P(All, BrokenCores,
                                          Case{Mutation::forgotten_deadline, "forgotten_deadline"},
                                          Case{Mutation::forgotten_reduce_by, "forgotten_reduce_by"},
                                          Case{Mutation::lost_chunk, "lost_chunk"},
-                                         Case{Mutation::skipped_checksum, "skipped_checksum"},
-                                         Case{Mutation::written_before_check, "written_before_check"},
+                                         Case{Mutation::skipped_checksum, "skipped_checksum", Faults::corrupt},
+                                         Case{Mutation::written_before_check, "written_before_check", Faults::corrupt},
                                          Case{Mutation::unwritten_average, "unwritten_average"},
-                                         Case{Mutation::mixed_rounds, "mixed_rounds"},
-                                         Case{Mutation::forgotten_wake, "forgotten_wake"}),
+                                         Case{Mutation::mixed_rounds, "mixed_rounds", Faults::late},
+                                         Case{Mutation::forgotten_wake, "forgotten_wake"},
+                                         Case{Mutation::early_release, "early_release"}),
                          [](const testing::TestParamInfo<Case>& test) { return std::string(test.param.name); });
 
 }  // namespace

@@ -122,5 +122,21 @@ TEST_F(SimulatorTest, ClientsDoNotMissEachOther) {
   EXPECT_EQ(run_scenario(scenario, nullptr).failure, "");
 }
 
+// A member that had lost a link dialled its peer before that one had noticed, was told that they were connected
+// already, and waited a minute before it asked again.
+TEST_F(SimulatorTest, MembersFindEachOtherSoonAfterAFreeze) {
+  Scenario scenario = quiet_scenario(3);
+  scenario.everybody_dials = false;
+  scenario.one_machine = true;
+  scenario.network.latency = std::chrono::milliseconds(65);
+  // Frozen beyond the others' deadline, at which they cut their links to it.
+  scenario.mishaps.push_back({.mishap = Mishap::freeze,
+                              .round = 0,
+                              .after = std::chrono::milliseconds(10),
+                              .host = 1,
+                              .lasts = scenario.timeout + std::chrono::milliseconds(400)});
+  EXPECT_EQ(run_scenario(scenario, nullptr).failure, "");
+}
+
 }  // namespace
 }  // namespace papilio::sim

@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::uint16_t kPort = 7000;
 // Virtual time: until members that lost each other have dialled again, a dead handshake and the longest wait included.
-constexpr Duration kLinkPatience = std::chrono::seconds(60);
+constexpr Duration kLinkPatience = std::chrono::seconds(25);
 constexpr Duration kLeavePatience = std::chrono::seconds(3);
 // Far beyond what any scenario needs: an engine that spins, or a run without end.
 constexpr std::uint64_t kMostTurnsPerInstant = 10'000;
