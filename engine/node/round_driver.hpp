@@ -31,16 +31,18 @@ struct RoundSpec {
   Duration timeout{};
 };
 
-// Which shards go out by reference (transport::WriteMode::borrow). Contributions come from memory and profit; averages
-// are in the cache, where copying them costs as little as mapping them, and a round with borrowed averages ends later.
-enum class Borrow : std::uint8_t { nothing, contributions, everything };
+// Which shards go out by reference (transport::WriteMode::borrow) to peers on the local host. Mapping pages costs a fixed
+// price per shard and the round then ends only with the readers' part-done frames: worth it for large gradients.
+enum class Borrow : std::uint8_t { automatic, nothing, contributions, everything };
 
 struct RoundDriverConfig {
   PeerId self;
   std::size_t pool_bytes_limit = std::size_t{64} << 20U;
   // Part of the timeout after which reducers finalise with what they have.
   double reduce_by_fraction = 0.6;
-  Borrow borrow = Borrow::contributions;
+  Borrow borrow = Borrow::automatic;
+  // `automatic` borrows everything from this size of gradient on, and nothing below it.
+  std::size_t borrow_from_bytes = std::size_t{4} << 20U;
   // How long shards of a round that has not begun here may wait before they are disregarded.
   Duration hold_timeout = std::chrono::seconds(120);
   core::RoundOrder order = core::RoundOrder::automatic;
