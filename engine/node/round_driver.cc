@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -115,7 +116,11 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   config.start = began_;
   config.deadline = saturating_add(began_, spec.timeout);
   config.reduce_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.reduce_by_fraction));
-  borrow_averages_ = any_local && config_.borrow == Borrow::everything;
+  borrow_ = config_.borrow;
+  if (borrow_ == Borrow::automatic) {
+    borrow_ = gradient.size_bytes() >= config_.borrow_from_bytes ? Borrow::everything : Borrow::nothing;
+  }
+  borrow_averages_ = any_local && borrow_ == Borrow::everything;
   config.awaits_release = borrow_averages_;
   config.averages_first =
       config_.order == core::RoundOrder::averages_first || (config_.order == core::RoundOrder::automatic && any_local);
@@ -341,6 +346,15 @@ void RoundDriver::handle_contribution(Peer& peer, const transport::Contribution&
   }
 }
 
+// A large gradient is out of the cache long before anybody reads this chunk again; a small one stays there.
+void RoundDriver::write_average(std::span<float> values, std::span<const std::byte> payload) const {
+  if (gradient_.size_bytes() >= config_.stream_from_bytes) {
+    kernels::copy_streaming(std::as_writable_bytes(values), payload);
+  } else {
+    std::memcpy(values.data(), payload.data(), payload.size());
+  }
+}
+
 void RoundDriver::handle_average(Peer& peer, const transport::Average& header, std::span<const std::byte> payload) {
   const std::uint64_t elements = payload.size() / sizeof(float);
   if (round_->check_average(peer.member, header.chunk, header.coverage, header.total_weight, elements) !=
@@ -348,12 +362,12 @@ void RoundDriver::handle_average(Peer& peer, const transport::Average& header, s
     return;
   }
   const std::span<float> values = chunk_values(header.chunk);
-  if (mutated(Mutation::written_before_check)) kernels::copy_streaming(std::as_writable_bytes(values), payload);
+  if (mutated(Mutation::written_before_check)) write_average(values, payload);
   if (!matches(header.checksum, payload)) {
     return violate(peer, CutOff::damaged_bytes, "an average whose bytes do not match their checksum");
   }
   round_->handle_average(peer.member, header.chunk, header.coverage, header.total_weight, header.release);
-  if (!mutated(Mutation::unwritten_average)) kernels::copy_streaming(std::as_writable_bytes(values), payload);
+  if (!mutated(Mutation::unwritten_average)) write_average(values, payload);
   chunk_checksums_[header.chunk] = header.checksum;
   if (round_->poll_part_done(peer.member)) mesh_.send_control(peer, transport::PartDone{spec_.round});
 }
@@ -408,7 +422,7 @@ bool RoundDriver::next_shard(Peer& peer, transport::OutgoingFrame& frame) {
                                    payload.size(), frame.header);
   }
   frame.payload = payload;
-  const bool borrow = is_average ? borrow_averages_ : config_.borrow != Borrow::nothing;
+  const bool borrow = peer.is_local_host && (is_average ? borrow_averages_ : borrow_ != Borrow::nothing);
   frame.mode = borrow ? transport::WriteMode::borrow : transport::WriteMode::copy;
   frame.tag = tag_of(*order);
   shards_in_flight_ += 1;

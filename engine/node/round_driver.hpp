@@ -31,8 +31,8 @@ struct RoundSpec {
   Duration timeout{};
 };
 
-// Which shards go out by reference (transport::WriteMode::borrow) to peers on the local host. Mapping pages costs a fixed
-// price per shard and the round then ends only with the readers' part-done frames: worth it for large gradients.
+// Which shards go out by reference (transport::WriteMode::borrow) to peers on the local host. Mapping pages costs a
+// fixed price per shard and the round then ends only with the readers' part-done frames: worth it for large gradients.
 enum class Borrow : std::uint8_t { automatic, nothing, contributions, everything };
 
 struct RoundDriverConfig {
@@ -43,6 +43,8 @@ struct RoundDriverConfig {
   Borrow borrow = Borrow::automatic;
   // `automatic` borrows everything from this size of gradient on, and nothing below it.
   std::size_t borrow_from_bytes = std::size_t{4} << 20U;
+  // Averages of gradients from this size on are written past the cache.
+  std::size_t stream_from_bytes = std::size_t{8} << 20U;
   // How long shards of a round that has not begun here may wait before they are disregarded.
   Duration hold_timeout = std::chrono::seconds(120);
   core::RoundOrder order = core::RoundOrder::automatic;
@@ -103,6 +105,7 @@ class RoundDriver {
   void resume_starved();
   void handle_contribution(Peer& peer, const transport::Contribution& header, std::span<const std::byte> payload);
   void handle_average(Peer& peer, const transport::Average& header, std::span<const std::byte> payload);
+  void write_average(std::span<float> values, std::span<const std::byte> payload) const;
   void complete_chunk(ChunkIndex chunk);
   void run_finalisations();
   void wake_senders();
@@ -122,6 +125,7 @@ class RoundDriver {
   std::span<float> gradient_;
   RoundId last_round_ = 0;
   TimePoint began_{};
+  Borrow borrow_ = Borrow::nothing;  // in this round; not automatic
   bool borrow_averages_ = false;
   std::vector<Peer*> member_peers_;  // by member; null: not connected, or this node
   std::vector<PeerReport> member_reports_;

@@ -265,9 +265,9 @@ TEST(PartitionDeathTest, OurOwnMistakesAbort) {
 
 TEST(ChooseChunkBytes, FollowsSizeAndRate) {
   const std::uint64_t mebi = 262'144;  // elements of 1 MiB
-  EXPECT_EQ(choose_chunk_bytes(64 * mebi, 4, 0), 256U << 10U);
-  EXPECT_EQ(choose_chunk_bytes(64 * mebi, 4, 1e9), 256U << 10U);
-  EXPECT_EQ(choose_chunk_bytes(1 * mebi, 4, 0), 64U << 10U);   // parts of 256 KiB: four chunks
+  EXPECT_EQ(choose_chunk_bytes(64 * mebi, 4, 0), 512U << 10U);
+  EXPECT_EQ(choose_chunk_bytes(64 * mebi, 4, 1e9), 512U << 10U);
+  EXPECT_EQ(choose_chunk_bytes(1 * mebi, 4, 0), 256U << 10U);  // a part is one chunk
   EXPECT_EQ(choose_chunk_bytes(1 * mebi, 64, 0), 64U << 10U);  // no smaller than the least
   EXPECT_EQ(choose_chunk_bytes(64 * mebi, 4, 25e6), 128U << 10U);
   EXPECT_EQ(choose_chunk_bytes(64 * mebi, 4, 1000), kMinimumChunkBytes);
