@@ -430,6 +430,7 @@ Status check(Options& options, const std::vector<std::string>& rate_texts, const
     ranks = options.world_size;
   }
   options.world.ranks = static_cast<std::uint32_t>(ranks);
+  options.world.several_hosts = any_distributed;
   if (clients >= ranks) {
     return usage_error("--clients " + std::to_string(clients) + " leaves nobody of " + std::to_string(ranks) +
                        " ranks to reduce: use fewer clients");

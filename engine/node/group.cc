@@ -127,16 +127,20 @@ void Group::announce() {
   std::sort(spec.members.begin(), spec.members.end(),
             [](const auto& left, const auto& right) { return left.peer < right.peer; });
   std::uint64_t slowest = 0;
+  bool all_local = true;
   std::uint32_t reducers = 0;
   for (const transport::RosterMember& member : spec.members) {
     reducers += member.reduces ? 1U : 0U;
+    const Peer* const peer = engine_.mesh().find(member.peer);
+    all_local = all_local && (peer == nullptr || peer->is_local_host);
     if (member.rate_bytes_per_s > 0 && (slowest == 0 || member.rate_bytes_per_s < slowest)) {
       slowest = member.rate_bytes_per_s;
     }
   }
+  const double rate = slowest > 0 ? static_cast<double>(slowest) : (all_local ? 0 : kAssumedRemoteRate);
   spec.chunk_bytes = config_.chunk_bytes != 0
                          ? config_.chunk_bytes
-                         : choose_chunk_bytes(config_.elements, reducers, static_cast<double>(slowest));
+                         : choose_chunk_bytes(config_.elements, reducers, rate);
 
   const transport::RoundStart start{
       .round = spec.round,

@@ -93,6 +93,7 @@ node::RoundSpec Rank::next_spec(std::uint64_t elements, bool everybody_alike) {
     spec.members.push_back({.peer = id_of(rank), .rate_bytes_per_s = rate, .reduces = reduces});
     if (rate > 0) slowest = slowest > 0 ? std::min(slowest, static_cast<double>(rate)) : static_cast<double>(rate);
   }
+  if (slowest == 0 && world_.several_hosts) slowest = kAssumedRemoteRate;
   spec.chunk_bytes = world_.chunk_bytes != 0
                          ? world_.chunk_bytes
                          : choose_chunk_bytes(elements, world_.ranks - (everybody_alike ? 0 : world_.clients), slowest);

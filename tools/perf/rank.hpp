@@ -15,6 +15,7 @@ namespace papilio::perf {
 
 struct WorldOptions {
   std::uint32_t ranks = 0;
+  bool several_hosts = false;
   transport::IoBackend backend = transport::IoBackend::automatic;
   std::string congestion_control;                // empty: cubic towards the local host, the system's default elsewhere
   std::uint16_t flows = 0;                       // 0: the engine's choice
