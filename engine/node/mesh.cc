@@ -141,13 +141,15 @@ void Mesh::dial_now(Dial& dial) {
   Connection& connection = new_connection(dial.address.to_string(), local);
   connection.dialled = true;
   connection.dial = &dial;
-  const std::uint16_t flows = config_.flows != 0 ? config_.flows : (local ? std::uint16_t{1} : kRemoteFlows);
+  const std::uint16_t flows = config_.flows != 0 ? config_.flows : (local ? std::uint16_t{1} : kFarFlows);
   connection.hello = own_hello(next_session_ = Random::mix(next_session_ + 1), 0, flows);
   connection.flow.dial(io_, dial.address, local ? config_.local_options : config_.remote_options);
 }
 
 void Mesh::dial_further_flows(Peer& peer, const transport::Address& address) {
   const std::uint16_t flows = connection_of(*peer.flows.front()).hello.flows;
+  // Near hosts need no second window, and more flows only overflow the queue between.
+  if (config_.flows == 0 && peer.flows.front()->info().minimum_round_trip < kFarRoundTrip) return;
   for (std::uint16_t flow = 1; flow < flows; ++flow) {
     Connection& connection = new_connection(peer.address, peer.is_local_host);
     connection.dialled = true;
@@ -403,7 +405,32 @@ bool Mesh::next_frame(Flow& flow, transport::OutgoingFrame& frame) {
 void Mesh::on_frame_sent(Flow& flow, std::uint64_t tag) {
   Connection& connection = connection_of(flow);
   connection.shard_in_flight = false;
+  tune_send_buffer(connection);
   events_.on_shard_out(connection.peer, tag, true);
+}
+
+std::size_t send_buffer_bytes(double rate_bytes_per_s, Duration minimum_round_trip) {
+  constexpr double kLeast = 65536;
+  constexpr double kMost = 16777216;
+  return static_cast<std::size_t>(std::clamp(2 * rate_bytes_per_s * to_seconds(minimum_round_trip), kLeast, kMost));
+}
+
+void Mesh::tune_send_buffer(Connection& connection) {
+  constexpr Duration kInterval = std::chrono::milliseconds(100);
+  constexpr double kForgetting = 0.9;  // per interval, so that a pause of the trainer does not look like a slow line
+  const TimePoint now = io_.now();
+  if (connection.is_local_host || config_.remote_options.send_buffer_bytes != 0 || now < connection.next_tuning) return;
+  connection.next_tuning = saturating_add(now, kInterval);
+  const transport::StreamInfo info = connection.flow.info();
+  if (info.minimum_round_trip == Duration::zero()) return;
+  connection.rate_bytes_per_s =
+      std::max(static_cast<double>(info.delivery_rate_bytes_per_s), kForgetting * connection.rate_bytes_per_s);
+  const std::size_t wanted = send_buffer_bytes(connection.rate_bytes_per_s, info.minimum_round_trip);
+  const std::size_t difference =
+      std::max(wanted, connection.send_buffer_bytes) - std::min(wanted, connection.send_buffer_bytes);
+  if (difference <= connection.send_buffer_bytes / 8) return;
+  connection.send_buffer_bytes = wanted;
+  connection.flow.set_send_buffer(wanted);
 }
 
 // ---- ending
