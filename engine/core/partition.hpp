@@ -69,8 +69,8 @@ class PartitionPlan {
 // no schedule beats; for tests and benchmarks. With no rate known at all: as if all had one byte per second.
 [[nodiscard]] double finish_time_s(std::span<const PlanMember> members, const PartitionPlan& plan);
 
-// What a line to another host is taken for, in bytes per second, as long as nobody knows better: 200 Mbit/s. Only the chunk
-// size depends on it.
+// What a line to another host is taken for, in bytes per second, as long as nobody knows better: 200 Mbit/s. Only the
+// chunk size depends on it.
 inline constexpr double kAssumedRemoteRate = 25e6;
 
 // A chunk size for `elements` fp32 values shared out among `reducers` members (0 counts as 1), where the slowest member

@@ -138,9 +138,8 @@ void Group::announce() {
     }
   }
   const double rate = slowest > 0 ? static_cast<double>(slowest) : (all_local ? 0 : kAssumedRemoteRate);
-  spec.chunk_bytes = config_.chunk_bytes != 0
-                         ? config_.chunk_bytes
-                         : choose_chunk_bytes(config_.elements, reducers, rate);
+  spec.chunk_bytes =
+      config_.chunk_bytes != 0 ? config_.chunk_bytes : choose_chunk_bytes(config_.elements, reducers, rate);
 
   const transport::RoundStart start{
       .round = spec.round,

@@ -231,7 +231,7 @@ class NodeTest(BadInput):
 
     def test_strangers_do_not_disturb_a_group(self) -> None:
         first, second = free_ports(2)
-        settings = ["--steps", "80", "--connect-timeout", "1s"]
+        settings = ["--steps", "800", "--connect-timeout", "1s"]
         one = self.start_node(first, [second], *settings, "--json", "one.json")
         one.wait_for("listening on")
 
@@ -280,7 +280,7 @@ class NodeTest(BadInput):
         documents = [self.document("one.json"), self.document("two.json")]
         self.assertEqual(documents[0]["model_digest"], documents[1]["model_digest"])
         for document in documents:
-            self.assertEqual([each["coverage"] for each in document["rounds"]], [1] * 80)
+            self.assertEqual([each["coverage"] for each in document["rounds"]], [1] * 800)
 
 
 class PerfTest(BadInput):

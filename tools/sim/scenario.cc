@@ -244,7 +244,7 @@ Scenario draw_scenario(const Settings& settings, std::uint64_t seed) {
   scenario.timeout = std::max(Duration(std::chrono::seconds(5)), times(generous, 8 + 8 * random.uniform()));
   scenario.averages_first = random.chance(0.5);
   scenario.one_machine = random.chance(0.4);
-  scenario.borrow = static_cast<node::Borrow>(random.below(3));
+  scenario.borrow = static_cast<node::Borrow>(1 + random.below(3));
   scenario.roster_keeps_dead = random.chance(0.5);
   scenario.pool_bytes_limit = std::size_t{64} << 20U;
   draw_rounds(random, scenario,
@@ -273,7 +273,7 @@ std::string describe(const Scenario& scenario) {
           ", buffers " + format_size(scenario.network.buffer_bytes) + ", segments up to " +
           std::to_string(scenario.network.largest_segment_bytes) + " bytes; " +
           (scenario.one_machine ? "one machine; " : "") +
-          std::array{"nothing", "contributions", "everything"}[static_cast<std::size_t>(scenario.borrow)] +
+          std::array{"automatic", "nothing", "contributions", "everything"}[static_cast<std::size_t>(scenario.borrow)] +
           " by reference; " + (scenario.everybody_dials ? "everybody dials everybody" : "each dials those before it") +
           (scenario.roster_keeps_dead ? "; rosters keep the dead" : "") + "\n";
   for (std::size_t i = 0; i < scenario.hosts.size(); ++i) {
