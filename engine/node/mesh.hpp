@@ -71,7 +71,7 @@ inline constexpr Duration kFarRoundTrip = std::chrono::milliseconds(5);
 
 // How much may lie in the kernel of one flow: twice its bandwidth times its delay, at least 64 KiB. More than that only
 // waits in queues on the way, where it overflows: with automatic buffers, three senders into one 200 Mbit/s line lost
-// so much that a round reached 91% of what the line carries, with this 98%.
+// so much that a round reached 91% of what the line carries, with this 97%.
 [[nodiscard]] std::size_t send_buffer_bytes(double rate_bytes_per_s, Duration minimum_round_trip);
 
 class MeshEvents {
