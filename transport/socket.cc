@@ -289,4 +289,37 @@ void SpliceSender::skip_empty_buffers() {
   while (first_ + 1 < count_ && buffers_[first_].empty()) ++first_;
 }
 
+void ScatterReader::start(std::span<const ReadBuffer> buffers, std::size_t at_least) {
+  PAPILIO_ASSERT_VALUES(buffers.size() <= buffers_.size(), buffers.size(), buffers_.size());
+  std::size_t total = 0;
+  first_ = count_ = received_bytes_ = latest_bytes_ = 0;
+  for (const ReadBuffer& buffer : buffers) {
+    if (!buffer.empty()) buffers_[count_++] = {buffer.data(), buffer.size()};
+    total += buffer.size();
+  }
+  PAPILIO_ASSERT_VALUES(at_least >= 1 && at_least <= total, at_least, total);
+  at_least_ = at_least;
+}
+
+ScatterReader::Progress ScatterReader::advance(int socket) {
+  latest_bytes_ = 0;
+  ssize_t received = 0;
+  do {
+    received = ::readv(socket, &buffers_[first_], static_cast<int>(count_ - first_));
+  } while (received < 0 && errno == EINTR);
+  if (received == 0) return Progress::ended;
+  if (received < 0) {
+    error_number_ = errno;
+    return errno == EAGAIN || errno == EWOULDBLOCK ? Progress::blocked : Progress::failed;
+  }
+  auto left = latest_bytes_ = static_cast<std::size_t>(received);
+  received_bytes_ += left;
+  while (first_ < count_ && left >= buffers_[first_].iov_len) left -= buffers_[first_++].iov_len;
+  if (first_ < count_) {
+    iovec& next = buffers_[first_];
+    next = {static_cast<std::byte*>(next.iov_base) + left, next.iov_len - left};
+  }
+  return received_bytes_ < at_least_ ? Progress::partial : Progress::done;
+}
+
 }  // namespace papilio::transport

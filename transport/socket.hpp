@@ -3,6 +3,8 @@
 // of them owns it.
 #pragma once
 
+#include <sys/uio.h>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -127,6 +129,41 @@ class SpliceSender {
   bool cannot_splice_ = false;
   Descriptor pipe_out_;
   Descriptor pipe_in_;
+};
+
+// Fills the buffers of one read at a time from a nonblocking socket: the other half of SpliceSender.
+class ScatterReader {
+ public:
+  enum class Progress : std::uint8_t {
+    done,     // at least what was asked for is in: received_bytes()
+    partial,  // something came, not enough yet
+    blocked,  // the socket is empty
+    ended,    // orderly end of stream
+    failed,   // see error_number()
+  };
+
+  // Takes 1 to kMaximumBuffersPerOperation buffers, to be filled in order. 1 <= at_least <= their total. Reads nothing
+  // yet.
+  void start(std::span<const ReadBuffer> buffers, std::size_t at_least);
+  // One call to the kernel.
+  Progress advance(int socket);
+
+  // In this read so far.
+  [[nodiscard]] std::size_t received_bytes() const { return received_bytes_; }
+  // By the latest advance.
+  [[nodiscard]] std::size_t latest_bytes() const { return latest_bytes_; }
+  // The latest advance got less than there was room for: the socket has nothing more for now.
+  [[nodiscard]] bool drained_socket() const { return first_ < count_; }
+  [[nodiscard]] int error_number() const { return error_number_; }
+
+ private:
+  std::array<iovec, kMaximumBuffersPerOperation> buffers_{};
+  std::size_t first_ = 0;  // of buffers_, not full
+  std::size_t count_ = 0;
+  std::size_t at_least_ = 0;
+  std::size_t received_bytes_ = 0;
+  std::size_t latest_bytes_ = 0;
+  int error_number_ = 0;
 };
 
 }  // namespace papilio::transport

@@ -112,9 +112,7 @@ class UvStream final : public Stream, public Watched {
   bool peer_is_local_host_;
 
   bool reading_ = false;
-  std::array<iovec, kMaximumBuffersPerOperation> read_into_{};
-  std::size_t read_first_ = 0, read_count_ = 0;
-  std::size_t read_bytes_ = 0, read_at_least_ = 0;
+  ScatterReader reader_;
 
   bool writing_ = false;
   bool written_ = false;  // on_written is due
@@ -272,15 +270,7 @@ UvStream::UvStream(UvIo& io, Descriptor descriptor, const Address& peer, StreamE
 
 void UvStream::read(std::span<const ReadBuffer> buffers, std::size_t at_least) {
   PAPILIO_ASSERT(usable() && !reading_);
-  PAPILIO_ASSERT_VALUES(buffers.size() <= read_into_.size(), buffers.size(), read_into_.size());
-  std::size_t total = 0;
-  read_first_ = read_count_ = read_bytes_ = 0;
-  for (const ReadBuffer& buffer : buffers) {
-    if (!buffer.empty()) read_into_[read_count_++] = {buffer.data(), buffer.size()};
-    total += buffer.size();
-  }
-  PAPILIO_ASSERT_VALUES(at_least >= 1 && at_least <= total, at_least, total);
-  read_at_least_ = at_least;
+  reader_.start(buffers, at_least);
   reading_ = true;
   if (ready_to_read_ || (watched_ & UV_READABLE) == 0) io_.enqueue(*this);
 }
@@ -366,39 +356,24 @@ void UvStream::finish_connecting() {
 
 // One call to the kernel. Returns whether the read was completed; the stream may have failed instead.
 bool UvStream::try_read() {
-  ssize_t received = 0;
-  do {
-    received = ::readv(descriptor_.get(), &read_into_[read_first_], static_cast<int>(read_count_ - read_first_));
-  } while (received < 0 && errno == EINTR);
-  if (received == 0) {
-    fail({IoCode::closed_by_peer, 0});
-    return false;
-  }
-  if (received < 0) {
-    const bool empty = errno == EAGAIN || errno == EWOULDBLOCK;
-    if (!empty || broken_) {
-      fail(IoStatus::from_errno(empty ? ECONNRESET : errno));
-    } else {
+  const ScatterReader::Progress progress = reader_.advance(descriptor_.get());
+  io_.count_moved(reader_.latest_bytes());
+  bytes_received_ += reader_.latest_bytes();
+  switch (progress) {
+    case ScatterReader::Progress::ended: fail({IoCode::closed_by_peer, 0}); return false;
+    case ScatterReader::Progress::failed: fail(IoStatus::from_errno(reader_.error_number())); return false;
+    case ScatterReader::Progress::blocked:
       ready_to_read_ = false;
-    }
-    return false;
+      if (broken_) fail(IoStatus::from_errno(ECONNRESET));
+      return false;
+    case ScatterReader::Progress::partial:
+    case ScatterReader::Progress::done: break;
   }
-  auto left = static_cast<std::size_t>(received);
-  io_.count_moved(left);
-  bytes_received_ += left;
-  read_bytes_ += left;
-  while (read_first_ < read_count_ && left >= read_into_[read_first_].iov_len) {
-    left -= read_into_[read_first_++].iov_len;
-  }
-  if (read_first_ < read_count_) {
-    iovec& next = read_into_[read_first_];
-    next = {static_cast<std::byte*>(next.iov_base) + left, next.iov_len - left};
-    // Less than asked for: the socket is drained. (After an error nothing will announce the rest: keep on reading.)
-    ready_to_read_ = broken_;
-  }
-  if (read_bytes_ < read_at_least_) return false;
+  // (After an error nothing will announce the rest: keep on reading.)
+  if (reader_.drained_socket()) ready_to_read_ = broken_;
+  if (progress == ScatterReader::Progress::partial) return false;
   reading_ = false;
-  events_->on_read(*this, read_bytes_);
+  events_->on_read(*this, reader_.received_bytes());
   return true;
 }
 
