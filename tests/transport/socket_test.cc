@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <vector>
 
 #include "engine/base/random.hpp"
@@ -214,6 +216,40 @@ TEST_F(SplicedPair, APeerThatWentAwayIsAnError) {
   // Once more, on a socket that already told its error: no signal ends the process.
   EXPECT_EQ(sender_.advance(socket_.get()), SpliceSender::Progress::failed);
   sender_.cancel();
+}
+
+TEST_F(SplicedPair, ReaderFillsBuffersInOrderAcrossPieces) {
+  Bytes first(5), second(4);
+  const ReadBuffer buffers[] = {first, {}, second};
+  ScatterReader reader;
+  reader.start(buffers, 6);
+  EXPECT_EQ(reader.advance(peer_.get()), ScatterReader::Progress::blocked);
+  EXPECT_EQ(reader.latest_bytes(), 0U);
+  const auto send_letters = [&](const char* letters) {
+    ASSERT_EQ(::send(socket_.get(), letters, std::strlen(letters), 0), static_cast<ssize_t>(std::strlen(letters)));
+    pollfd readable{.fd = peer_.get(), .events = POLLIN, .revents = 0};
+    ASSERT_EQ(::poll(&readable, 1, 20'000), 1);
+  };
+  send_letters("abc");
+  EXPECT_EQ(reader.advance(peer_.get()), ScatterReader::Progress::partial);
+  EXPECT_TRUE(reader.drained_socket());
+  send_letters("defg");
+  EXPECT_EQ(reader.advance(peer_.get()), ScatterReader::Progress::done) << "at least 6 of 9";
+  EXPECT_EQ(reader.received_bytes(), 7U);
+  EXPECT_EQ(reader.latest_bytes(), 4U);
+  EXPECT_EQ(std::memcmp(first.data(), "abcde", 5), 0);
+  EXPECT_EQ(std::memcmp(second.data(), "fg", 2), 0);
+
+  reader.start(buffers, 9);
+  send_letters("0123456789");
+  EXPECT_EQ(reader.advance(peer_.get()), ScatterReader::Progress::done);
+  EXPECT_FALSE(reader.drained_socket()) << "one more may be waiting";
+  EXPECT_EQ(std::memcmp(second.data(), "5678", 4), 0);
+
+  socket_.reset();
+  reader.start(buffers, 9);
+  EXPECT_EQ(reader.advance(peer_.get()), ScatterReader::Progress::partial);
+  EXPECT_EQ(reader.advance(peer_.get()), ScatterReader::Progress::ended);
 }
 
 TEST(Borrowing, PaysForLargePayloadsOnThisHostOnly) {
