@@ -36,7 +36,22 @@ auto harm_of(const ConductRecord& record, WallTime now) {
   return std::tuple(record.is_banned(now), record.repeats, record.strikes);
 }
 
+// With leading zeros; a year may have more digits.
+std::string digits(std::int64_t value, std::size_t width) {
+  const std::string text = std::to_string(value);
+  return std::string(width - std::min(width, text.size()), '0') + text;
+}
+
 }  // namespace
+
+std::string to_text(WallTime time) {
+  const auto day = std::chrono::floor<std::chrono::days>(time);
+  const std::chrono::year_month_day date(day);
+  const std::chrono::hh_mm_ss clock(time - day);
+  return digits(int{date.year()}, 4) + "-" + digits(unsigned{date.month()}, 2) + "-" + digits(unsigned{date.day()}, 2) +
+         "T" + digits(clock.hours().count(), 2) + ":" + digits(clock.minutes().count(), 2) + ":" +
+         digits(clock.seconds().count(), 2) + "Z";
+}
 
 std::string_view to_string(Offence offence) { return kNames.at(static_cast<std::size_t>(offence)); }
 

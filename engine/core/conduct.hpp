@@ -22,6 +22,9 @@ namespace papilio::core {
 // be set back; see Conduct. Nothing in the core can read it.
 using WallTime = std::chrono::sys_seconds;
 
+// 2026-01-31T23:59:59Z, for logs, tables and peers.
+[[nodiscard]] std::string to_text(WallTime time);
+
 // What a peer did wrong, in the words of a round's promises.
 enum class Offence : std::uint8_t {
   missing,          // it is in the round and sent nothing

@@ -39,6 +39,12 @@ TEST(Offence, HasTheWordsOfTheRoundsPromisesAndIsReadBack) {
   EXPECT_FALSE(offence_of("").has_value());
 }
 
+TEST(WallTime, IsReadableAndSortsAsText) {
+  EXPECT_EQ(to_text(WallTime{}), "1970-01-01T00:00:00Z");
+  EXPECT_EQ(to_text(WallTime(seconds(1'709'251'199))), "2024-02-29T23:59:59Z");
+  EXPECT_EQ(to_text(kStart), "2027-01-15T08:00:00Z");
+}
+
 TEST(Conduct, WhatNoWorkingPeerDoesIsBannedAtOnce) {
   for (const Offence offence : {Offence::slow, Offence::wrong_model, Offence::non_finite, Offence::protocol}) {
     Conduct conduct;
