@@ -3,6 +3,7 @@
 // the node's memory of bans after its end, never a round.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <map>
 #include <mutex>
@@ -33,6 +34,8 @@ class BanKeeper {
   void save(core::ConductChange change);
   // Peers that somebody else struck out since it was last asked.
   [[nodiscard]] std::vector<PeerId> take_cleared();
+  // What is saved stays in memory for now.
+  [[nodiscard]] bool is_failing() const { return is_failing_; }
 
  private:
   using Changes = std::map<PeerId, core::ConductChange>;  // the latest of each peer
@@ -54,7 +57,7 @@ class BanKeeper {
   // The thread's own.
   std::set<PeerId> stored_;  // who is in the store as far as known
   std::optional<std::int64_t> version_;
-  bool is_failing_ = false;
+  std::atomic<bool> is_failing_{false};  // written by the thread
 
   std::thread thread_;
 };

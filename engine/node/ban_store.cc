@@ -266,11 +266,15 @@ Error BanStore::error(const std::string& doing) const {
     case SQLITE_LOCKED: return runtime_error(file + "is being written by another process: end that one, or try again");
     default: break;
   }
-  if (code == SQLITE_FULL || system_error == ENOSPC || system_error == EDQUOT || system_error == EFBIG) {
+  if (code == SQLITE_FULL || system_error == ENOSPC || system_error == EDQUOT) {
     return runtime_error(file + "cannot be " + doing + ", the disk is full: make room, or name another state-dir");
   }
   std::string why = sqlite3_errstr(code);
   if (system_error != 0) why += std::string(": ") + std::strerror(system_error);
+  if ((code & 0xff) == SQLITE_IOERR) {
+    return runtime_error(file + "cannot be " + doing + " (" + why +
+                         "): the disk is full or failing; make room, or name another state-dir");
+  }
   return runtime_error(file + "cannot be " + doing + " (" + why + "): name a state-dir that exists and is yours");
 }
 

@@ -292,7 +292,8 @@ void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
   connection.hello = hello;
   if (const auto objection = objection_to(hello)) {
     counters_.refused += 1;
-    spdlog::warn("{}: refused ({}): {}", connection.address, to_string(objection->reason), objection->detail);
+    spdlog::warn("{} ({}): refused ({}): {}", connection.address, to_hex(hello.peer), to_string(objection->reason),
+                 objection->detail);
     return refuse(connection, *objection);
   }
   Peer* const peer = find(hello.peer);
@@ -398,9 +399,10 @@ void Mesh::handle_refusal(Connection& connection, const Refusal& refusal) {
 // Not for good: bans end, and one who waits it out is welcome. But there is no use in asking all the time.
 void Mesh::handle_ban(Connection& connection, const std::string& what) {
   if (connection.dial == nullptr) return;
-  spdlog::warn("{}; trying again every {:.0f} s", what, to_seconds(config_.redial_banned));
   connection.dial->wait = config_.redial_banned;
+  if (connection.dial->ban == what) return;  // said already
   connection.dial->ban = what;
+  spdlog::warn("{}; trying again every {:.0f} s", what, to_seconds(config_.redial_banned));
 }
 
 void Mesh::refuse(Connection& connection, const Refusal& refusal) {
