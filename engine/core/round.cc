@@ -20,6 +20,8 @@ std::string_view to_string(CutOff reason) {
     case CutOff::wrong_model: return "wrong-model";
     case CutOff::damaged_bytes: return "damaged-bytes";
     case CutOff::protocol: return "protocol";
+    case CutOff::non_finite: return "non-finite";
+    case CutOff::wild_norm: return "wild-norm";
   }
   return "unknown";
 }
@@ -39,9 +41,6 @@ std::string_view to_string(Verdict verdict) {
 }
 
 namespace {
-
-// False for what is not a number, too.
-bool weight_is_valid(double weight) { return weight >= kMinimumWeight && weight <= kMaximumWeight; }
 
 float inverse_total(double total_weight, Coverage in) {
   return static_cast<float>(1.0 / (mutated(Mutation::wrong_denominator) ? std::popcount(in) : total_weight));
