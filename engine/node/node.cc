@@ -239,8 +239,8 @@ class LoopNode final : public Node, private node::EngineEvents {
   void run() {
     pthread_setname_np(pthread_self(), "papilio-loop");
     while (take_commands()) {
-      join_round();
       group_.act(io_->now());
+      join_round();  // after it: nothing would wake a lone node that has just announced a round
       publish();
       engine_.turn(std::min(call_ ? call_->deadline : kNever, group_.next_deadline(io_->now())));
     }
