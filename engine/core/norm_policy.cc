@@ -53,13 +53,22 @@ NormVerdict NormPolicy::judge(MemberIndex from, ChunkIndex chunk, std::uint64_t 
   PAPILIO_ASSERT(knows_own(chunk) && norm >= 0);
   norms_[std::size_t{chunk} * members_ + from] = norm;
   NormVerdict verdict;
-  verdict.group_norm = std::max(median(chunk), usual_rms_ * std::sqrt(static_cast<double>(elements)));
+  verdict.group_norm = std::max(median(chunk), usual_norm(elements));
   const double most = config_.limit * verdict.group_norm;
   // Where this member and the median have nothing at all, there is no yardstick.
   if (norm <= most || verdict.group_norm == 0) return verdict;
   verdict.action = config_.action;
   verdict.scale = config_.action == NormAction::clip ? most / norm : 1;
   return verdict;
+}
+
+bool NormPolicy::average_is_wild(std::uint64_t elements, double own_norm, double norm) const {
+  const double likely = std::max(own_norm, usual_norm(elements));
+  return is_on() && likely > 0 && norm > config_.limit * config_.limit * likely;
+}
+
+double NormPolicy::usual_norm(std::uint64_t elements) const {
+  return usual_rms_ * std::sqrt(static_cast<double>(elements));
 }
 
 // The lower one of an even number: a liar needs to be one of more than half to raise it.

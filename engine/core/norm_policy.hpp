@@ -11,9 +11,14 @@
 // first are outvoted by those that are still to come. It is never below what this member's gradient has per chunk on
 // the whole, so that a chunk in which most have (almost) nothing, such as rare words of an embedding, condemns nobody.
 //
+// An average is never scaled, since all members must hold the same bytes, but refused where its norm is more than
+// limit^2 times this member's own. As long as honest norms are within the limit of each other, no honest average is: it
+// is within the limit of the group's norm, which is within the limit of this member's. This catches the reducer whose
+// own gradient exploded, which nobody else can take out of its part.
+//
 // What it bounds: no contribution moves a chunk by more than limit times the group's norm times its share of the
 // weight. What it does not: a wrong direction within that norm, small lies over many rounds, half or more of the
-// members lying together, and a reducer that lies about an average.
+// members lying together, and a reducer whose false averages are of a likely size.
 #pragma once
 
 #include <cstdint>
@@ -65,10 +70,15 @@ class NormPolicy {
   // Judges, and counts, a member's contribution to a chunk of so many elements.
   NormVerdict judge(MemberIndex from, ChunkIndex chunk, std::uint64_t elements, double norm);
 
+  // Judges an average of so many elements that would replace values with `own_norm`.
+  [[nodiscard]] bool average_is_wild(std::uint64_t elements, double own_norm, double norm) const;
+
  private:
   [[nodiscard]] double norm(ChunkIndex chunk, MemberIndex member) const {
     return norms_[std::size_t{chunk} * members_ + member];
   }
+  // Of a chunk with so many elements, by this member's gradient as a whole.
+  [[nodiscard]] double usual_norm(std::uint64_t elements) const;
   [[nodiscard]] double median(ChunkIndex chunk) const;
 
   NormPolicyConfig config_;

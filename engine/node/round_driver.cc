@@ -415,6 +415,22 @@ bool RoundDriver::norm_is_good(Peer& peer, const transport::Contribution& header
   return true;
 }
 
+// The same for an average, before it is written over the local values.
+bool RoundDriver::numbers_are_good(Peer& peer, const transport::Average& header, std::span<const float> values) {
+  if (!kernels::all_within(values, core::kLargestAverage)) {
+    violate(peer, CutOff::non_finite, bad_number("average", header.chunk, values, core::kLargestAverage));
+    return false;
+  }
+  if (!norms_.is_on()) return true;
+  const double norm = std::sqrt(kernels::inspect(values).sum_of_squares);
+  const double own = std::sqrt(kernels::inspect(chunk_values(header.chunk)).sum_of_squares);
+  if (!norms_.average_is_wild(values.size(), own, norm)) return true;
+  violate(peer, CutOff::wild_norm,
+          "its average of chunk " + std::to_string(header.chunk) + " has norm " + text_of(norm) +
+              ", this node's own gradient there " + text_of(own));
+  return false;
+}
+
 // A large gradient is out of the cache long before anybody reads this chunk again; a small one stays there.
 void RoundDriver::write_average(std::span<float> values, std::span<const std::byte> payload) const {
   if (gradient_.size_bytes() >= config_.stream_from_bytes) {
@@ -435,10 +451,7 @@ void RoundDriver::handle_average(Peer& peer, const transport::Average& header, s
   if (!matches(header.checksum, payload)) {
     return violate(peer, CutOff::damaged_bytes, "an average whose bytes do not match their checksum");
   }
-  if (!kernels::all_within(floats_of(payload), core::kLargestAverage)) {
-    return violate(peer, CutOff::non_finite,
-                   bad_number("average", header.chunk, floats_of(payload), core::kLargestAverage));
-  }
+  if (!numbers_are_good(peer, header, floats_of(payload))) return;
   round_->handle_average(peer.member, header.chunk, header.coverage, header.total_weight, header.release);
   if (!mutated(Mutation::unwritten_average)) write_average(values, payload);
   chunk_checksums_[header.chunk] = header.checksum;

@@ -112,6 +112,7 @@ class RoundDriver {
                                       float& scale);
   [[nodiscard]] bool norm_is_good(Peer& peer, const transport::Contribution& header, std::span<const float> values,
                                   double norm, float& scale);
+  [[nodiscard]] bool numbers_are_good(Peer& peer, const transport::Average& header, std::span<const float> values);
   void write_average(std::span<float> values, std::span<const std::byte> payload) const;
   void complete_chunk(ChunkIndex chunk);
   void run_finalisations();

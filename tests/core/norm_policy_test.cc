@@ -22,7 +22,7 @@ constexpr std::uint64_t kElements = 16384;
 NormPolicy make(NormAction action, std::uint32_t members, double own, double usual_norm = 0, double limit = 8) {
   NormPolicy policy({.action = action, .limit = limit});
   policy.begin(0, members, 4, usual_norm / std::sqrt(double{kElements}));
-  policy.handle_own(2, own);
+  if (policy.is_on()) policy.handle_own(2, own);
   return policy;
 }
 
@@ -126,6 +126,32 @@ TEST(NormPolicy, AQuietChunkCondemnsNobody) {
 TEST(NormPolicy, WithoutAnyYardstickNobodyIsJudged) {
   NormPolicy policy = make(NormAction::refuse, 3, 0);
   EXPECT_EQ(policy.judge(1, 2, kElements, 1000).action, NormAction::off);
+}
+
+TEST(NormPolicy, AveragesAreHeldToTheSquareOfTheLimit) {
+  const NormPolicy policy = make(NormAction::clip, 4, 1, 2);
+  EXPECT_FALSE(policy.average_is_wild(kElements, 10, 640));
+  EXPECT_TRUE(policy.average_is_wild(kElements, 10, 641));
+  EXPECT_FALSE(policy.average_is_wild(kElements, 0, 128));  // a quiet chunk
+  EXPECT_TRUE(policy.average_is_wild(kElements, 0, 129));
+  EXPECT_FALSE(make(NormAction::refuse, 4, 0, 0).average_is_wild(kElements, 0, 1e30));  // no yardstick
+  EXPECT_FALSE(make(NormAction::off, 4, 1, 2).average_is_wild(kElements, 10, 1e30));
+}
+
+// Honest norms within the limit of each other, and a liar of any weight that is clipped by an honest reducer: no honest
+// member takes that reducer for a liar.
+TEST(NormPolicy, AnHonestReducerIsNeverCondemnedForALiar) {
+  Random random(4);
+  for (int repetition = 0; repetition < 10'000; ++repetition) {
+    const auto members = static_cast<std::uint32_t>(3 + random.below(10));
+    NormPolicy reducer = make(NormAction::clip, members, 1 + 7 * random.uniform());
+    for (MemberIndex member = 1; member + 1 < members; ++member) {
+      reducer.judge(member, 2, kElements, 1 + 7 * random.uniform());
+    }
+    const double clipped = 1e20 * reducer.judge(members - 1, 2, kElements, 1e20).scale;
+    // All of the weight is the liar's: the average is what was left of its values.
+    ASSERT_FALSE(reducer.average_is_wild(kElements, 1 + 7 * random.uniform(), clipped));
+  }
 }
 
 TEST(NormPolicy, ChunksAndRoundsAreApart) {
