@@ -149,25 +149,21 @@ class LoopNode final : public Node, private node::EngineEvents {
   std::future<RoundReport> all_reduce(std::span<float> gradient, double weight) override {
     AllReduceCall call{.gradient = gradient, .weight = weight, .promise = {}};
     std::future<RoundReport> future = call.promise.get_future();
-    RoundReport refused;
-    if (auto status = call_is_valid(gradient, weight); !status) {
-      refused.error = status.error().message;
-    } else if (status = reserve_round(); !status) {
-      refused.error = status.error().message;
-    } else if (status = numbers_are_good(gradient, weight); !status) {
-      refused.error = status.error().message;
+    Status status = call_is_valid(gradient, weight);
+    if (status) status = reserve_round();
+    if (status) {
+      status = numbers_are_good(gradient, weight);
       const std::lock_guard lock(exchange_.mutex);
-      round_in_flight_ = false;
-    } else {
-      const std::lock_guard lock(exchange_.mutex);
-      if (!exchange_.stop) {
+      if (status && exchange_.stop) status = usage_error(kStopped);
+      if (status) {
         exchange_.call = std::move(call);
         io_->wake();
         return future;
       }
       round_in_flight_ = false;
-      refused.error = kStopped;
     }
+    RoundReport refused;
+    refused.error = status.error().message;
     call.promise.set_value(std::move(refused));
     return future;
   }
