@@ -155,7 +155,7 @@ void Round::handle_reduced(ChunkIndex index) {
   }
 }
 
-bool Round::handle_average(MemberIndex from, ChunkIndex index, Coverage coverage, double total_weight, bool release) {
+bool Round::handle_average(MemberIndex from, ChunkIndex index, Coverage coverage, double total_weight) {
   if (check_average(from, index, coverage, total_weight, plan_.chunk(index).size) != Verdict::accept) return false;
   Chunk& chunk = chunks_[index];
   chunk.state = ChunkState::settled;
@@ -164,15 +164,14 @@ bool Round::handle_average(MemberIndex from, ChunkIndex index, Coverage coverage
   unsettled_ -= 1;
   peers_[from].averages_in += 1;
   peers_[from].averages_missing -= 1;
-  peers_[from].wants_part_done |= release;
   update_over();
   return true;
 }
 
 // ---- other events
 
-void Round::handle_part_done(MemberIndex from) {
-  peers_[from].part_done_received = true;
+void Round::handle_done(MemberIndex from) {
+  peers_[from].is_done = true;
   update_over();
 }
 
@@ -257,16 +256,17 @@ void Round::cancel() {
   update_over();
 }
 
+bool Round::owe_each_other(MemberIndex member) const {
+  return plan_.chunks(config_.self) > 0 || plan_.chunks(member) > 0;
+}
+
 void Round::update_over() {
   if (over_ || unsettled_ > 0) return;
   const std::uint32_t own_chunks = plan_.chunks(config_.self);
   for (MemberIndex member = 0; member < members(); ++member) {
-    if (member == config_.self || !is_live(member)) continue;
-    const Peer& peer = peers_[member];
-    if (peer.averages_sent < own_chunks) return;
-    const bool awaits_release = config_.awaits_release && !mutated(Mutation::early_release);
-    if (own_chunks > 0 && awaits_release && !peer.part_done_received) return;
-    if (peer.wants_part_done && !peer.part_done_sent) return;
+    if (member == config_.self || !is_live(member) || !owe_each_other(member)) continue;
+    if (peers_[member].averages_sent < own_chunks) return;
+    if (!peers_[member].is_done && !mutated(Mutation::early_release)) return;
   }
   over_ = true;
 }
@@ -308,12 +308,9 @@ std::optional<Finalisation> Round::poll_finalisation() {
   return std::nullopt;
 }
 
-bool Round::poll_part_done(MemberIndex to) {
-  Peer& peer = peers_[to];
-  if (to == config_.self || !is_live(to) || !peer.wants_part_done || peer.part_done_sent || peer.averages_missing > 0)
-    return false;
-  peer.part_done_sent = true;
-  update_over();
+bool Round::poll_done() {
+  if (done_told_ || unsettled_ > 0 || canceled_) return false;
+  done_told_ = true;
   return true;
 }
 

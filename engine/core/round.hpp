@@ -66,8 +66,6 @@ struct RoundConfig {
   // When a reducer finalises with what it has, so that the averages still reach the others in time.
   TimePoint reduce_by{};
   TimePoint deadline{};
-  // Averages are sent by reference (transport::WriteMode::borrow): the round is over only when their readers said so.
-  bool awaits_release = false;
   bool averages_first = true;  // see RoundOrder
 };
 
@@ -103,7 +101,8 @@ class Round {
   [[nodiscard]] const RoundConfig& config() const { return config_; }
   [[nodiscard]] const PartitionPlan& plan() const { return plan_; }
   [[nodiscard]] std::uint32_t members() const { return plan_.members(); }
-  // Every chunk is settled and every live member has, or gave up, what this member owes it.
+  // Every chunk is settled, every live member has what this member owes it, and has said that its chunks are settled,
+  // too: nobody needs this member's memory any more.
   [[nodiscard]] bool is_over() const { return over_; }
   [[nodiscard]] bool is_settled() const { return unsettled_ == 0; }
   [[nodiscard]] bool was_canceled() const { return canceled_; }
@@ -112,9 +111,9 @@ class Round {
   [[nodiscard]] Coverage coverage(ChunkIndex chunk) const { return chunks_[chunk].coverage_when_settled; }
   [[nodiscard]] float total_weight(ChunkIndex chunk) const { return static_cast<float>(chunks_[chunk].total_weight); }
   [[nodiscard]] CutOff cut_off(MemberIndex member) const { return peers_[member].cut_off; }
-  // Whether the member needs this member's memory no more.
+  // Whether the member reads this member's memory no more.
   [[nodiscard]] bool has_released(MemberIndex member) const {
-    return peers_[member].part_done_received || peers_[member].averages_sent == 0;
+    return peers_[member].is_done || peers_[member].averages_sent == 0;
   }
   [[nodiscard]] bool is_live(MemberIndex member) const { return (live_ & coverage_of(member)) != 0; }
   [[nodiscard]] double announced_weight(MemberIndex member) const { return peers_[member].weight; }
@@ -131,12 +130,11 @@ class Round {
   // The kernel finished what handle_contribution or poll_finalisation ordered for this chunk.
   void handle_reduced(ChunkIndex index);
   // False: disregard it. True: the caller writes the payload over the chunk now, before anything else.
-  // `release`: the reducer waits for a part-done.
-  bool handle_average(MemberIndex from, ChunkIndex index, Coverage coverage, double total_weight, bool release);
+  bool handle_average(MemberIndex from, ChunkIndex index, Coverage coverage, double total_weight);
 
   // ---- other events
-  // The member has all averages of this member's part and will not touch borrowed bytes any more.
-  void handle_part_done(MemberIndex from);
+  // Every chunk is settled at the member, and it will not touch borrowed bytes any more.
+  void handle_done(MemberIndex from);
   // The kernel took the shard that poll_send ordered.
   void handle_sent(MemberIndex to, const SendOrder& order);
   void handle_cut_off(MemberIndex member, CutOff reason);
@@ -148,8 +146,8 @@ class Round {
   // The next shard for this member; in the order in which the receiver wants them.
   std::optional<SendOrder> poll_send(MemberIndex to);
   std::optional<Finalisation> poll_finalisation();
-  // Once per reducer that asked for it, when all of its averages are in: tell it so.
-  bool poll_part_done(MemberIndex to);
+  // Once, when every chunk is settled: tell every live member so.
+  bool poll_done();
 
   // Aborts if an invariant does not hold. The simulator runs it after every event.
   void check_invariants() const;
@@ -176,9 +174,7 @@ class Round {
     ChunkIndex next_contribution = 0;    // cursor through its part
     std::uint32_t next_average = 0;      // cursor through finished_
     std::uint32_t averages_sent = 0;     // taken by the kernel
-    bool wants_part_done = false;
-    bool part_done_sent = false;
-    bool part_done_received = false;
+    bool is_done = false;
     bool contributes = true;  // still waited for
   };
 
@@ -186,6 +182,8 @@ class Round {
   void settle_local(ChunkIndex index);
   void finalise_where_complete();
   void stop_waiting_for_contributions();
+  // Two that reduce nothing owe each other nothing, and need not be connected.
+  [[nodiscard]] bool owe_each_other(MemberIndex member) const;
   void update_over();
 
   RoundConfig config_;
@@ -199,6 +197,7 @@ class Round {
   std::uint64_t unsettled_ = 0;
   bool reduce_by_passed_ = false;
   bool canceled_ = false;
+  bool done_told_ = false;
   bool over_ = false;
 };
 

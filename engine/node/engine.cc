@@ -48,7 +48,7 @@ void Engine::on_peer_left(Peer& peer, PeerLeft how, const std::string& why) {
 }
 
 void Engine::on_control(Peer& peer, const transport::Header& header) {
-  if (const auto* done = std::get_if<transport::PartDone>(&header)) return rounds_.handle_part_done(peer, *done);
+  if (const auto* done = std::get_if<transport::Done>(&header)) return rounds_.handle_done(peer, *done);
   events_.on_control(peer, header);
 }
 

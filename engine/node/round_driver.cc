@@ -121,7 +121,6 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
     borrow_ = gradient.size_bytes() >= config_.borrow_from_bytes ? Borrow::everything : Borrow::nothing;
   }
   borrow_averages_ = any_local && borrow_ == Borrow::everything;
-  config.awaits_release = borrow_averages_;
   config.averages_first =
       config_.order == core::RoundOrder::averages_first || (config_.order == core::RoundOrder::automatic && any_local);
   round_.emplace(config, PartitionPlan::make(gradient.size(), plan_members, spec.chunk_bytes));
@@ -222,9 +221,17 @@ void RoundDriver::drop_unreleased() {
     if (peer == nullptr || !peer->is_local_host) continue;
     const CutOff reason = round_->cut_off(member);
     const bool stuck = reason != CutOff::none && reason != CutOff::contributions_missing;
-    const bool unreleased = round_->config().awaits_release && !round_->has_released(member);
+    const bool unreleased = borrow_averages_ && !round_->has_released(member);
     if (stuck || unreleased || round_->was_canceled()) mesh_.drop(*peer, "it may still read this round's memory");
   }
+}
+
+// Of a round whose chunks are all settled.
+std::uint64_t RoundDriver::digest() {
+  for (ChunkIndex chunk = 0; chunk < chunk_checksums_.size(); ++chunk) {
+    if (round_->coverage(chunk) == 0 && chunk_checksums_[chunk] == 0) complete_chunk(chunk);
+  }
+  return kernels::checksum(std::as_bytes(std::span(chunk_checksums_)));
 }
 
 RoundReport RoundDriver::make_report() {
@@ -244,13 +251,12 @@ RoundReport RoundDriver::make_report() {
     covered += static_cast<double>(plan.chunk(chunk).size) * std::popcount(coverage) / round_->members();
     if (coverage == 0) {
       report.local_chunks += 1;
-      chunk_checksums_[chunk] = kernels::checksum(std::as_bytes(chunk_values(chunk)));
     } else {
       weight_most = std::max(weight_most, static_cast<double>(round_->total_weight(chunk)));
     }
   }
   report.coverage = plan.elements() > 0 ? covered / static_cast<double>(plan.elements()) : 1;
-  report.digest = kernels::checksum(std::as_bytes(std::span(chunk_checksums_)));
+  report.digest = digest();
   report.samples = static_cast<std::uint64_t>(std::llround(weight_most));
   for (MemberIndex member = 0; member < round_->members(); ++member) {
     PeerReport& peer = member_reports_[member];
@@ -342,6 +348,7 @@ void RoundDriver::handle_contribution(Peer& peer, const transport::Contribution&
   round_->handle_reduced(header.chunk);
   if (reduction->last) {
     complete_chunk(header.chunk);
+    tell_done();
     if (!mutated(Mutation::forgotten_wake)) wake_senders();
   }
 }
@@ -366,15 +373,23 @@ void RoundDriver::handle_average(Peer& peer, const transport::Average& header, s
   if (!matches(header.checksum, payload)) {
     return violate(peer, CutOff::damaged_bytes, "an average whose bytes do not match their checksum");
   }
-  round_->handle_average(peer.member, header.chunk, header.coverage, header.total_weight, header.release);
+  round_->handle_average(peer.member, header.chunk, header.coverage, header.total_weight);
   if (!mutated(Mutation::unwritten_average)) write_average(values, payload);
   chunk_checksums_[header.chunk] = header.checksum;
-  if (round_->poll_part_done(peer.member)) mesh_.send_control(peer, transport::PartDone{spec_.round});
+  tell_done();
 }
 
-void RoundDriver::handle_part_done(Peer& peer, const transport::PartDone& done) {
+void RoundDriver::handle_done(Peer& peer, const transport::Done& done) {
   if (!round_ || done.round != spec_.round || peer.member == kNotAMember) return;
-  round_->handle_part_done(peer.member);
+  round_->handle_done(peer.member);
+}
+
+void RoundDriver::tell_done() {
+  if (!round_->poll_done()) return;
+  const transport::Done done{.round = spec_.round, .digest = digest()};
+  for (Peer* const peer : std::vector<Peer*>(member_peers_)) {
+    if (peer != nullptr) mesh_.send_control(*peer, done);
+  }
 }
 
 void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how) {
@@ -410,8 +425,7 @@ bool RoundDriver::next_shard(Peer& peer, transport::OutgoingFrame& frame) {
                                                       .coverage = round_->coverage(order->chunk),
                                                       .chunk = order->chunk,
                                                       .total_weight = round_->total_weight(order->chunk),
-                                                      .codec = transport::Codec::fp32,
-                                                      .release = borrow_averages_},
+                                                      .codec = transport::Codec::fp32},
                                    payload.size(), frame.header);
   } else {
     transport::encode_frame_header(transport::Contribution{.round = spec_.round,
@@ -448,6 +462,7 @@ void RoundDriver::run_finalisations() {
     round_->handle_reduced(order->chunk);
     complete_chunk(order->chunk);
   }
+  tell_done();
 }
 
 void RoundDriver::wake_senders() {

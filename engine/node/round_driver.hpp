@@ -5,7 +5,7 @@
 //
 // On the local host, shards go by reference (transport::WriteMode::borrow). A contribution's bytes change only when its
 // average has come back, which shows that the reducer read them; an average's bytes change only after the round, which
-// then waits for every reader's part-done.
+// waits until every reader has said that it is done.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,7 @@ struct RoundSpec {
 };
 
 // Which shards go out by reference (transport::WriteMode::borrow) to peers on the local host. Mapping pages costs a
-// fixed price per shard and the round then ends only with the readers' part-done frames: worth it for large gradients.
+// fixed price per shard: worth it for large gradients.
 enum class Borrow : std::uint8_t { automatic, nothing, contributions, everything };
 
 struct RoundDriverConfig {
@@ -77,7 +77,7 @@ class RoundDriver {
 
   // The mesh's events, passed on by its owner.
   void handle_peer_left(Peer& peer, PeerLeft how);
-  void handle_part_done(Peer& peer, const transport::PartDone& done);
+  void handle_done(Peer& peer, const transport::Done& done);
   transport::PayloadDecision handle_shard_header(Peer& peer, transport::Flow& flow, const transport::Header& header,
                                                  std::size_t payload_bytes);
   void handle_shard(Peer& peer, const transport::Header& header, transport::Slab slab, std::size_t payload_bytes);
@@ -111,6 +111,8 @@ class RoundDriver {
   void wake_senders();
   void violate(Peer& peer, core::CutOff reason, const std::string& what);
   void drop_unreleased();
+  void tell_done();
+  [[nodiscard]] std::uint64_t digest();
   RoundReport make_report();
 
   transport::Io& io_;

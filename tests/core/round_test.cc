@@ -39,20 +39,18 @@ struct WorldOptions {
   std::vector<PlanMember> members = everybody_reduces(3);
   std::vector<double> weights = {};  // 1 where not given
   std::size_t chunk_bytes = 16;
-  bool awaits_release = false;
   bool averages_first = true;
   bool lazy_kernel = false;  // reductions are finished some events after they were ordered
   std::uint64_t seed = 1;
 };
 
 struct Message {
-  enum class Kind : std::uint8_t { contribution, average, part_done };
+  enum class Kind : std::uint8_t { contribution, average, done };
   Kind kind = Kind::contribution;
   MemberIndex from = 0, to = 0;
   ChunkIndex chunk = 0;
   double weight = 0;  // the total of an average
   Coverage coverage = 0;
-  bool release = false;
   std::vector<float> values;
 };
 
@@ -86,7 +84,6 @@ class World {
                                .start = kStart,
                                .reduce_by = kReduceBy,
                                .deadline = kDeadline,
-                               .awaits_release = options.awaits_release,
                                .averages_first = options.averages_first};
       std::vector<float> gradient(options.elements);
       for (float& value : gradient) value = static_cast<float>(random_.uniform() * 2 - 1);
@@ -119,8 +116,12 @@ class World {
         send(index, to, *order);
         member.round.handle_sent(to, *order);
       }
-      if (member.round.poll_part_done(to)) {
-        messages_.push_back({.kind = Message::Kind::part_done, .from = index, .to = to, .values = {}});
+    }
+    if (member.round.poll_done()) {
+      for (MemberIndex to = 0; to < size(); ++to) {
+        if (to != index && member.round.is_live(to)) {
+          messages_.push_back({.kind = Message::Kind::done, .from = index, .to = to, .values = {}});
+        }
       }
     }
     member.round.check_invariants();
@@ -144,8 +145,8 @@ class World {
     Member& member = members_[message.to];
     if (member.crashed) return;
     Round& round = member.round;
-    if (message.kind == Message::Kind::part_done) {
-      round.handle_part_done(message.from);
+    if (message.kind == Message::Kind::done) {
+      round.handle_done(message.from);
     } else if (message.kind == Message::Kind::contribution) {
       const Verdict verdict =
           round.check_contribution(message.from, message.chunk, message.weight, message.values.size());
@@ -160,8 +161,7 @@ class World {
       const Verdict verdict =
           round.check_average(message.from, message.chunk, message.coverage, message.weight, message.values.size());
       EXPECT_FALSE(is_violation(verdict)) << to_string(verdict);
-      const bool taken =
-          round.handle_average(message.from, message.chunk, message.coverage, message.weight, message.release);
+      const bool taken = round.handle_average(message.from, message.chunk, message.coverage, message.weight);
       EXPECT_EQ(taken, verdict == Verdict::accept);
       if (taken) std::copy(message.values.begin(), message.values.end(), values_of(member, message.chunk));
     }
@@ -292,7 +292,6 @@ class World {
                          .chunk = order.chunk,
                          .weight = is_average ? member.round.total_weight(order.chunk) : member.weight,
                          .coverage = is_average ? member.round.coverage(order.chunk) : 0,
-                         .release = is_average && options_.awaits_release,
                          .values = std::vector<float>(begin, begin + plan_.chunk(order.chunk).size)});
   }
 
@@ -386,7 +385,6 @@ TEST(Round, AnyOrderOfDeliveryGivesTheSameRound) {
     World world({.elements = 150,
                  .members = members,
                  .weights = {1, 2, 3, 4, 5, 6},
-                 .awaits_release = seed % 2 == 0,
                  .averages_first = seed % 4 < 2,
                  .lazy_kernel = seed % 8 < 4,
                  .seed = seed});
@@ -403,14 +401,13 @@ class OneMember : public testing::Test {
   static constexpr std::uint64_t kElements = 48;
   static constexpr std::uint64_t kChunk = 4;  // elements
 
-  explicit OneMember(bool awaits_release = false, bool averages_first = true)
+  explicit OneMember(bool averages_first = true)
       : round_({.round = 1,
                 .self = 0,
                 .weight = 2,
                 .start = kStart,
                 .reduce_by = kReduceBy,
                 .deadline = kDeadline,
-                .awaits_release = awaits_release,
                 .averages_first = averages_first},
                PartitionPlan::make(kElements, everybody_reduces(3), kChunk * sizeof(float))) {}
   ~OneMember() override { round_.check_invariants(); }
@@ -422,11 +419,9 @@ class OneMember : public testing::Test {
   void contribute_all(MemberIndex from) {
     for (ChunkIndex chunk = 0; chunk < 4; ++chunk) contribute(from, chunk);
   }
-  bool average(ChunkIndex chunk, bool release = false) {
-    return round_.handle_average(round_.plan().reducer(chunk), chunk, 7, 4, release);
-  }
-  void average_all(bool release = false) {
-    for (ChunkIndex chunk = 4; chunk < 12; ++chunk) ASSERT_TRUE(average(chunk, release));
+  bool average(ChunkIndex chunk) { return round_.handle_average(round_.plan().reducer(chunk), chunk, 7, 4); }
+  void average_all() {
+    for (ChunkIndex chunk = 4; chunk < 12; ++chunk) ASSERT_TRUE(average(chunk));
   }
   std::vector<SendOrder> send_all(MemberIndex to) {
     std::vector<SendOrder> orders;
@@ -694,8 +689,8 @@ TEST_F(OneMember, TheWorldGoesOnAfterTheEnd) {
   round_.cancel();
   round_.handle_cut_off(1, CutOff::connection_lost);
   round_.handle_time(kDeadline + seconds(1));
-  round_.handle_part_done(2);
-  EXPECT_FALSE(round_.poll_part_done(1));
+  round_.handle_done(2);
+  EXPECT_FALSE(round_.poll_done());
   EXPECT_EQ(round_.cut_off(1), CutOff::none);  // the report is written
   EXPECT_TRUE(round_.is_over());
 }
@@ -704,40 +699,41 @@ TEST_F(OneMember, ItWaitsUntilItsAveragesAreSent) {
   contribute_all(1);
   contribute_all(2);
   average_all();
+  round_.handle_done(1);
+  round_.handle_done(2);
   send_all(1);
   EXPECT_FALSE(round_.is_over());
   const auto order = round_.poll_send(2);
   ASSERT_TRUE(order.has_value());
-  EXPECT_EQ(round_.has_released(2), true);  // none was taken by the kernel yet
   round_.handle_sent(2, *order);
   EXPECT_FALSE(round_.is_over());
   send_all(2);
   EXPECT_TRUE(round_.is_over());
 }
 
-TEST_F(OneMember, APartDoneIsSentOnceAndOnlyWhereAskedFor) {
+TEST_F(OneMember, ItSaysOnceThatItIsDone) {
   contribute_all(1);
   contribute_all(2);
-  for (ChunkIndex chunk = 4; chunk < 7; ++chunk) ASSERT_TRUE(average(chunk, true));
-  EXPECT_FALSE(round_.poll_part_done(1));  // one average is missing
-  ASSERT_TRUE(average(7, true));
-  for (ChunkIndex chunk = 8; chunk < 12; ++chunk) ASSERT_TRUE(average(chunk, false));
+  for (ChunkIndex chunk = 4; chunk < 11; ++chunk) ASSERT_TRUE(average(chunk));
+  EXPECT_FALSE(round_.poll_done());  // one average is missing
+  ASSERT_TRUE(average(11));
+  EXPECT_TRUE(round_.poll_done());
+  EXPECT_FALSE(round_.poll_done());
   send_all(1);
   send_all(2);
-  EXPECT_FALSE(round_.is_over());  // member 1 waits for it
-  EXPECT_TRUE(round_.poll_part_done(1));
-  EXPECT_FALSE(round_.poll_part_done(1));
-  EXPECT_FALSE(round_.poll_part_done(2));
-  EXPECT_FALSE(round_.poll_part_done(0));
+  EXPECT_FALSE(round_.is_over());  // the others may still need this member
+  round_.handle_done(1);
+  EXPECT_FALSE(round_.is_over());
+  round_.handle_done(2);
   EXPECT_TRUE(round_.is_over());
 }
 
-class AwaitingRelease : public OneMember {
+class ContributionsFirst : public OneMember {
  protected:
-  AwaitingRelease() : OneMember(true, false) {}
+  ContributionsFirst() : OneMember(false) {}
 };
 
-TEST_F(AwaitingRelease, ItWaitsForEveryReader) {
+TEST_F(ContributionsFirst, ItWaitsForEveryReader) {
   contribute_all(1);
   contribute_all(2);
   average_all();
@@ -745,27 +741,27 @@ TEST_F(AwaitingRelease, ItWaitsForEveryReader) {
   send_all(2);
   EXPECT_TRUE(std::all_of(orders.begin(), orders.end(), [](auto& each) { return each.kind == ShardKind::average; }));
   EXPECT_FALSE(round_.has_released(1));
-  round_.handle_part_done(1);
+  round_.handle_done(1);
   EXPECT_TRUE(round_.has_released(1));
   EXPECT_FALSE(round_.is_over());
   round_.handle_cut_off(2, CutOff::connection_lost);  // its reader is gone
   EXPECT_TRUE(round_.is_over());
 }
 
-TEST_F(AwaitingRelease, NoReaderHoldsItBeyondTheDeadline) {
+TEST_F(ContributionsFirst, NoReaderHoldsItBeyondTheDeadline) {
   contribute_all(1);
   contribute_all(2);
   average_all();
   send_all(1);
   send_all(2);
-  round_.handle_part_done(1);
+  round_.handle_done(1);
   round_.handle_time(kDeadline);
   EXPECT_TRUE(round_.is_over());
   EXPECT_FALSE(round_.has_released(2));
   EXPECT_TRUE(round_.has_released(1));
 }
 
-TEST_F(AwaitingRelease, ContributionsGoFirstWhereConfigured) {
+TEST_F(ContributionsFirst, ContributionsGoFirstWhereConfigured) {
   contribute_all(1);
   contribute_all(2);
   const std::vector<SendOrder> orders = send_all(2);
@@ -812,7 +808,7 @@ void at_every_stage(WorldOptions options, const Fault& fault) {
 
 TEST(RoundWithFaults, ACrashAtEveryStage) {
   for (const bool lazy : {false, true}) {
-    at_every_stage({.elements = 40, .members = everybody_reduces(4), .awaits_release = true, .lazy_kernel = lazy},
+    at_every_stage({.elements = 40, .members = everybody_reduces(4), .lazy_kernel = lazy},
                    [](World& world) { world.crash(2); });
   }
 }
@@ -830,7 +826,7 @@ TEST(RoundWithFaults, CancelAtEveryStage) {
 
 TEST(RoundWithFaults, TheDeadlineAtEveryStage) {
   for (const bool lazy : {false, true}) {
-    at_every_stage({.elements = 40, .members = everybody_reduces(3), .awaits_release = true, .lazy_kernel = lazy},
+    at_every_stage({.elements = 40, .members = everybody_reduces(3), .lazy_kernel = lazy},
                    [](World& world) { world.handle_time(kDeadline); });
   }
 }
@@ -865,7 +861,6 @@ TEST(RoundWithFaults, WhateverHappensARoundEndsByItsDeadline) {
     World world({.elements = random.below(120),
                  .members = members,
                  .weights = {1, 0.5, 20, 3, 4, 5, 6, 7},
-                 .awaits_release = random.chance(0.5),
                  .averages_first = random.chance(0.5),
                  .lazy_kernel = random.chance(0.5),
                  .seed = seed});
