@@ -36,6 +36,7 @@ struct Peer {
   std::string goodbye;
   std::vector<transport::Flow*> flows;  // the first carries control frames
   MemberIndex member = kNotAMember;     // in the current round; the round's driver keeps it
+  RoundId resume_round = 0;             // it says that it is in that round already
 };
 
 enum class PeerLeft : std::uint8_t { goodbye, lost, protocol_violation, dropped };

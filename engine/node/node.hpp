@@ -54,7 +54,9 @@ struct PeerReport {
   std::uint64_t bytes_in = 0, bytes_out = 0;
   std::uint32_t shards_in_flight = 0;  // being sent at the moment of the report: 0 when a round is over
   bool cut_off = false;
-  std::string reason;  // why it was cut off; empty otherwise
+  std::string reason;                   // why it was cut off; empty otherwise
+  std::uint32_t times_resumed = 0;      // its connection was lost and came back
+  std::optional<std::uint64_t> digest;  // of its result, as it said; none: it did not get that far
 };
 
 struct RoundReport {
@@ -65,6 +67,8 @@ struct RoundReport {
   // Per chunk: the members whose gradients the average holds (bit i: members in the order of `peers`, self included),
   // or 0: the chunk is this node's local gradient.
   std::vector<Coverage> chunks;
+  // Per chunk: the member that averaged it, as a rule the one whose part it is; ~0 where local.
+  std::vector<MemberIndex> reducers;
   double coverage = 0;  // mean over elements of contributors / members; a local chunk counts 0
   std::uint64_t local_chunks = 0;
   std::uint64_t bytes_sent = 0, bytes_received = 0;

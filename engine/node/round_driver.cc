@@ -37,6 +37,16 @@ RoundId round_of(const transport::Header& header) {
   return std::get<transport::Average>(header).round;
 }
 
+std::uint64_t model_of(const transport::Header& header) {
+  if (const auto* contribution = std::get_if<transport::Contribution>(&header)) return contribution->model;
+  return std::get<transport::Average>(header).model;
+}
+
+std::uint64_t group_of(const transport::Header& header) {
+  if (const auto* contribution = std::get_if<transport::Contribution>(&header)) return contribution->group;
+  return std::get<transport::Average>(header).group;
+}
+
 bool matches(std::uint64_t checksum, std::span<const std::byte> payload) {
   return kernels::checksum(payload) == checksum || mutated(Mutation::skipped_checksum);
 }
@@ -116,6 +126,14 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   config.start = began_;
   config.deadline = saturating_add(began_, spec.timeout);
   config.reduce_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.reduce_by_fraction));
+  config.settle_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.settle_by_fraction));
+  config.resume_grace = config_.resume_grace;
+  config.linger_floor = config_.linger_floor;
+  config.linger_fraction = config_.linger_fraction;
+  config.reducers = 0;
+  for (MemberIndex member = 0; member < spec.members.size(); ++member) {
+    if (spec.members[member].reduces) config.reducers |= coverage_of(member);
+  }
   borrow_ = config_.borrow;
   if (borrow_ == Borrow::automatic) {
     borrow_ = gradient.size_bytes() >= config_.borrow_from_bytes ? Borrow::everything : Borrow::nothing;
@@ -132,16 +150,26 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
       round_->handle_cut_off(member, CutOff::connection_lost);
     }
   }
-  run_finalisations();
+  for (Peer* const peer : member_peers_) {
+    if (peer == nullptr || peer->resume_round != spec.round) continue;
+    mesh_.send_control(*peer, transport::Resume{.round = spec.round, .group = spec.group});
+    round_->handle_resumed(peer->member);
+  }
+  act();
   resume_held();
   resume_starved();
-  wake_senders();
 }
 
 void RoundDriver::cancel() {
   if (!round_) return;
   round_->cancel();
   run_finalisations();
+}
+
+void RoundDriver::act() {
+  run_finalisations();
+  deliver_notices();
+  wake_senders();
 }
 
 void RoundDriver::skip_rounds_to(RoundId round) {
@@ -164,10 +192,10 @@ TimePoint RoundDriver::next_deadline() const {
 }
 
 void RoundDriver::handle_time(TimePoint now) {
-  if (round_ && now >= round_->next_deadline()) {
+  if (round_) {
+    const bool is_due = now >= round_->next_deadline();
     round_->handle_time(now);
-    run_finalisations();
-    wake_senders();
+    if (is_due) act();
   }
   give_up_held(now);
   finish_if_over();
@@ -248,6 +276,7 @@ RoundReport RoundDriver::make_report() {
   for (ChunkIndex chunk = 0; chunk < plan.chunk_count(); ++chunk) {
     const Coverage coverage = round_->coverage(chunk);
     report.chunks.push_back(coverage);
+    report.reducers.push_back(coverage != 0 ? round_->reducer(chunk) : kNotAMember);
     covered += static_cast<double>(plan.chunk(chunk).size) * std::popcount(coverage) / round_->members();
     if (coverage == 0) {
       report.local_chunks += 1;
@@ -263,6 +292,7 @@ RoundReport RoundDriver::make_report() {
     peer.weight = round_->announced_weight(member);
     peer.contributions_in = round_->contributions_in(member);
     peer.averages_in = round_->averages_in(member);
+    peer.times_resumed = round_->times_resumed(member);
     peer.cut_off = round_->cut_off(member) != CutOff::none;
     if (peer.cut_off) peer.reason = to_string(round_->cut_off(member));
     report.bytes_received += peer.bytes_in;
@@ -285,6 +315,11 @@ transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transpor
     return {.verdict = PayloadVerdict::hold, .slab = {}};
   }
   if (peer.member == kNotAMember) return {};
+  if (model_of(header) != spec_.model) {
+    violate(peer, CutOff::wrong_model, "a shard of another model or epoch");
+    return {};
+  }
+  if (group_of(header) != spec_.group) return {};
 
   Verdict verdict = Verdict::bad_size;
   if (payload_bytes % sizeof(float) == 0) {
@@ -293,7 +328,8 @@ transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transpor
       verdict = round_->check_contribution(peer.member, contribution->chunk, contribution->weight, elements);
     } else {
       const auto& average = std::get<transport::Average>(header);
-      verdict = round_->check_average(peer.member, average.chunk, average.coverage, average.total_weight, elements);
+      verdict = round_->check_average(peer.member, average.chunk, average.reducer, average.coverage,
+                                      average.total_weight, elements);
     }
   }
   if (is_violation(verdict)) {
@@ -348,7 +384,7 @@ void RoundDriver::handle_contribution(Peer& peer, const transport::Contribution&
   round_->handle_reduced(header.chunk);
   if (reduction->last) {
     complete_chunk(header.chunk);
-    tell_done();
+    deliver_notices();
     if (!mutated(Mutation::forgotten_wake)) wake_senders();
   }
 }
@@ -364,8 +400,8 @@ void RoundDriver::write_average(std::span<float> values, std::span<const std::by
 
 void RoundDriver::handle_average(Peer& peer, const transport::Average& header, std::span<const std::byte> payload) {
   const std::uint64_t elements = payload.size() / sizeof(float);
-  if (round_->check_average(peer.member, header.chunk, header.coverage, header.total_weight, elements) !=
-      Verdict::accept) {
+  if (round_->check_average(peer.member, header.chunk, header.reducer, header.coverage, header.total_weight,
+                            elements) != Verdict::accept) {
     return;
   }
   const std::span<float> values = chunk_values(header.chunk);
@@ -373,22 +409,126 @@ void RoundDriver::handle_average(Peer& peer, const transport::Average& header, s
   if (!matches(header.checksum, payload)) {
     return violate(peer, CutOff::damaged_bytes, "an average whose bytes do not match their checksum");
   }
-  round_->handle_average(peer.member, header.chunk, header.coverage, header.total_weight);
+  round_->handle_average(peer.member, header.chunk, header.reducer, header.coverage, header.total_weight);
   if (!mutated(Mutation::unwritten_average)) write_average(values, payload);
   chunk_checksums_[header.chunk] = header.checksum;
-  tell_done();
+  deliver_notices();
+  if (round_->is_in_trouble()) wake_senders();  // it may be one that others have asked for
+}
+
+// ---- what members tell each other
+
+MemberIndex RoundDriver::member_of(const PeerId& id) const {
+  for (MemberIndex member = 0; member < spec_.members.size(); ++member) {
+    if (spec_.members[member].peer == id) return member;
+  }
+  return kNotAMember;
+}
+
+// A link that came (back) during a round: the other side may be in it, too.
+void RoundDriver::handle_peer_joined(Peer& peer) {
+  if (!round_ || round_->is_over() || round_->was_canceled()) return;
+  const MemberIndex member = member_of(peer.id);
+  if (member == kNotAMember || member == round_->config().self) return;
+  peer.member = member;
+  member_peers_[member] = &peer;
+  member_reports_[member].address = peer.address;
+  member_reports_[member].role = role_of(peer.role);
+  mesh_.send_control(peer, transport::Resume{.round = spec_.round, .group = spec_.group});
+}
+
+void RoundDriver::handle_resume(Peer& peer, const transport::Resume& resume) {
+  if (!round_ || resume.round > spec_.round) {
+    if (resume.round > last_round_) peer.resume_round = resume.round;
+    return;
+  }
+  if (resume.round != spec_.round || resume.group != spec_.group || peer.member == kNotAMember) return;
+  if (round_->handle_resumed(peer.member)) {
+    spdlog::info("{} ({}): goes on with round {}", to_hex(peer.id), peer.address, spec_.round);
+  }
+  act();
 }
 
 void RoundDriver::handle_done(Peer& peer, const transport::Done& done) {
   if (!round_ || done.round != spec_.round || peer.member == kNotAMember) return;
+  member_reports_[peer.member].digest = done.digest;
   round_->handle_done(peer.member);
 }
 
-void RoundDriver::tell_done() {
-  if (!round_->poll_done()) return;
-  const transport::Done done{.round = spec_.round, .digest = digest()};
-  for (Peer* const peer : std::vector<Peer*>(member_peers_)) {
-    if (peer != nullptr) mesh_.send_control(*peer, done);
+bool RoundDriver::handle_control(Peer& peer, const transport::Header& header) {
+  if (const auto* done = std::get_if<transport::Done>(&header)) {
+    handle_done(peer, *done);
+  } else if (const auto* resume = std::get_if<transport::Resume>(&header)) {
+    handle_resume(peer, *resume);
+  } else if (std::holds_alternative<transport::Suspect>(header) ||
+             std::holds_alternative<transport::Takeover>(header) ||
+             std::holds_alternative<transport::Holdings>(header) || std::holds_alternative<transport::Wanted>(header)) {
+    if (!round_ || peer.member == kNotAMember) return true;
+    const Verdict verdict = handle_notice(peer.member, header);
+    if (is_violation(verdict)) {
+      violate(peer, CutOff::protocol, "word about a part that is " + std::string(to_string(verdict)));
+    }
+    act();
+  } else {
+    return false;
+  }
+  return true;
+}
+
+Verdict RoundDriver::handle_notice(MemberIndex from, const transport::Header& header) {
+  if (const auto* suspect = std::get_if<transport::Suspect>(&header)) {
+    if (suspect->round != spec_.round) return Verdict::late;
+    return round_->handle_suspect(from, suspect->member, suspect->withdrawn);
+  }
+  if (const auto* takeover = std::get_if<transport::Takeover>(&header)) {
+    if (takeover->round != spec_.round) return Verdict::late;
+    return round_->handle_takeover(from, takeover->part, takeover->distance);
+  }
+  if (const auto* holdings = std::get_if<transport::Holdings>(&header)) {
+    if (holdings->round != spec_.round) return Verdict::late;
+    return round_->handle_holdings(from, holdings->part, holdings->distance, holdings->held, holdings->spent);
+  }
+  const auto& wanted = std::get<transport::Wanted>(header);
+  if (wanted.round != spec_.round) return Verdict::late;
+  return round_->handle_wanted(from, wanted.part, wanted.contributions, wanted.averages);
+}
+
+void RoundDriver::deliver_notices() {
+  while (const std::optional<core::Notice> notice = round_->poll_notice()) tell(*notice);
+}
+
+void RoundDriver::tell(const core::Notice& notice) {
+  using Kind = core::Notice::Kind;
+  transport::Header header;
+  switch (notice.kind) {
+    case Kind::suspect:
+      header = transport::Suspect{.round = spec_.round, .member = notice.member, .withdrawn = notice.withdrawn};
+      break;
+    case Kind::takeover:
+      header = transport::Takeover{.round = spec_.round, .part = notice.part, .distance = notice.distance};
+      break;
+    case Kind::holdings:
+      header = transport::Holdings{.round = spec_.round,
+                                   .part = notice.part,
+                                   .distance = notice.distance,
+                                   .held = notice.first,
+                                   .spent = notice.second};
+      break;
+    case Kind::wanted:
+      header = transport::Wanted{
+          .round = spec_.round, .part = notice.part, .contributions = notice.first, .averages = notice.second};
+      break;
+    case Kind::done: header = transport::Done{.round = spec_.round, .digest = digest()}; break;
+    case Kind::cut_off:
+      if (Peer* const peer = member_peers_[notice.member]) {
+        mesh_.drop(*peer, "cut off: " + std::string(to_string(round_->cut_off(notice.member))));
+      }
+      return;
+  }
+  for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
+    Peer* const peer = member_peers_[member];
+    const bool is_for_it = notice.to == core::kEverybody ? round_->is_live(member) : notice.to == member;
+    if (peer != nullptr && is_for_it) mesh_.send_control(*peer, header);
   }
 }
 
@@ -400,15 +540,14 @@ void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how) {
                         : how == PeerLeft::protocol_violation ? CutOff::protocol
                                                               : CutOff::connection_lost;
   round_->handle_cut_off(member, reason);
-  run_finalisations();
-  wake_senders();
+  act();
 }
 
 void RoundDriver::violate(Peer& peer, CutOff reason, const std::string& what) {
   spdlog::warn("{} ({}): cut off ({}): {}", to_hex(peer.id), peer.address, to_string(reason), what);
   round_->handle_cut_off(peer.member, reason);
-  run_finalisations();
   mesh_.drop(peer, what);
+  act();
 }
 
 // ---- what goes out
@@ -425,14 +564,19 @@ bool RoundDriver::next_shard(Peer& peer, transport::OutgoingFrame& frame) {
                                                       .coverage = round_->coverage(order->chunk),
                                                       .chunk = order->chunk,
                                                       .total_weight = round_->total_weight(order->chunk),
-                                                      .codec = transport::Codec::fp32},
+                                                      .codec = transport::Codec::fp32,
+                                                      .model = spec_.model,
+                                                      .group = spec_.group,
+                                                      .reducer = round_->reducer(order->chunk)},
                                    payload.size(), frame.header);
   } else {
     transport::encode_frame_header(transport::Contribution{.round = spec_.round,
                                                            .checksum = kernels::checksum(payload),
                                                            .chunk = order->chunk,
                                                            .weight = static_cast<float>(round_->config().weight),
-                                                           .codec = transport::Codec::fp32},
+                                                           .codec = transport::Codec::fp32,
+                                                           .model = spec_.model,
+                                                           .group = spec_.group},
                                    payload.size(), frame.header);
   }
   frame.payload = payload;
@@ -462,7 +606,6 @@ void RoundDriver::run_finalisations() {
     round_->handle_reduced(order->chunk);
     complete_chunk(order->chunk);
   }
-  tell_done();
 }
 
 void RoundDriver::wake_senders() {

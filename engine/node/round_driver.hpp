@@ -29,6 +29,9 @@ struct RoundSpec {
   std::vector<transport::RosterMember> members;  // in roster order, this node included
   std::size_t chunk_bytes = 0;
   Duration timeout{};
+  // In every shard, so that one of another model, epoch or roster is told apart.
+  std::uint64_t model = 0;
+  std::uint64_t group = 0;
 };
 
 // Which shards go out by reference (transport::WriteMode::borrow) to peers on the local host. Mapping pages costs a
@@ -40,6 +43,14 @@ struct RoundDriverConfig {
   std::size_t pool_bytes_limit = std::size_t{64} << 20U;
   // Part of the timeout after which reducers finalise with what they have.
   double reduce_by_fraction = 0.6;
+  // The same for successors, with the parts that they took over.
+  double settle_by_fraction = 0.85;
+  // How long a lost reducer may take to come back before another member is asked for its averages.
+  Duration resume_grace = std::chrono::milliseconds(500);
+  // How long members that have everything wait for the few that have not: at least this, and at least linger_fraction
+  // of the round so far.
+  Duration linger_floor = std::chrono::seconds(2);
+  double linger_fraction = 0.25;
   Borrow borrow = Borrow::automatic;
   // `automatic` borrows everything from this size of gradient on, and nothing below it.
   std::size_t borrow_from_bytes = std::size_t{4} << 20U;
@@ -76,8 +87,10 @@ class RoundDriver {
   void finish_if_over();
 
   // The mesh's events, passed on by its owner.
+  void handle_peer_joined(Peer& peer);
   void handle_peer_left(Peer& peer, PeerLeft how);
-  void handle_done(Peer& peer, const transport::Done& done);
+  // What members tell each other about a round. False: not a frame of that kind.
+  bool handle_control(Peer& peer, const transport::Header& header);
   transport::PayloadDecision handle_shard_header(Peer& peer, transport::Flow& flow, const transport::Header& header,
                                                  std::size_t payload_bytes);
   void handle_shard(Peer& peer, const transport::Header& header, transport::Slab slab, std::size_t payload_bytes);
@@ -111,7 +124,14 @@ class RoundDriver {
   void wake_senders();
   void violate(Peer& peer, core::CutOff reason, const std::string& what);
   void drop_unreleased();
-  void tell_done();
+  [[nodiscard]] MemberIndex member_of(const PeerId& id) const;
+  void handle_resume(Peer& peer, const transport::Resume& resume);
+  void handle_done(Peer& peer, const transport::Done& done);
+  [[nodiscard]] core::Verdict handle_notice(MemberIndex from, const transport::Header& header);
+  void tell(const core::Notice& notice);
+  void deliver_notices();
+  // After any event that the round was told: computes, tells and sends what became possible.
+  void act();
   [[nodiscard]] std::uint64_t digest();
   RoundReport make_report();
 
