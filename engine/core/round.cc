@@ -42,6 +42,18 @@ std::string_view to_string(Verdict verdict) {
   return "unknown";
 }
 
+std::string_view to_string(Notice::Kind kind) {
+  switch (kind) {
+    case Notice::Kind::suspect: return "suspect";
+    case Notice::Kind::takeover: return "takeover";
+    case Notice::Kind::holdings: return "holdings";
+    case Notice::Kind::wanted: return "wanted";
+    case Notice::Kind::done: return "done";
+    case Notice::Kind::cut_off: return "cut-off";
+  }
+  return "unknown";
+}
+
 namespace {
 
 // False for what is not a number, too.

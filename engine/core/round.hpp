@@ -139,6 +139,7 @@ struct Notice {
   std::uint32_t distance = 0;
   ChunkBits first, second;
 };
+[[nodiscard]] std::string_view to_string(Notice::Kind kind);
 
 class Round {
  public:

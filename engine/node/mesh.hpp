@@ -36,7 +36,7 @@ struct Peer {
   std::string goodbye;
   std::vector<transport::Flow*> flows;  // the first carries control frames
   MemberIndex member = kNotAMember;     // in the current round; the round's driver keeps it
-  RoundId resume_round = 0;             // it says that it is in that round already
+  RoundId resume_told = 0;              // the round for which this link was told that this node is in it
 };
 
 enum class PeerLeft : std::uint8_t { goodbye, lost, protocol_violation, dropped };

@@ -47,6 +47,23 @@ std::uint64_t group_of(const transport::Header& header) {
   return std::get<transport::Average>(header).group;
 }
 
+// Of words about rounds; 0 for other frames.
+RoundId round_of_word(const transport::Header& header) {
+  return std::visit(
+      [](const auto& word) -> RoundId {
+        using Word = std::decay_t<decltype(word)>;
+        if constexpr (std::is_same_v<Word, transport::Done> || std::is_same_v<Word, transport::Resume> ||
+                      std::is_same_v<Word, transport::Suspect> || std::is_same_v<Word, transport::Takeover> ||
+                      std::is_same_v<Word, transport::Holdings> || std::is_same_v<Word, transport::Wanted> ||
+                      std::is_same_v<Word, transport::Pulse>) {
+          return word.round;
+        } else {
+          return 0;
+        }
+      },
+      header);
+}
+
 bool matches(std::uint64_t checksum, std::span<const std::byte> payload) {
   return kernels::checksum(payload) == checksum || mutated(Mutation::skipped_checksum);
 }
@@ -150,11 +167,8 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
       round_->handle_cut_off(member, CutOff::connection_lost);
     }
   }
-  for (Peer* const peer : member_peers_) {
-    if (peer == nullptr || peer->resume_round != spec.round) continue;
-    mesh_.send_control(*peer, transport::Resume{.round = spec.round, .group = spec.group});
-    round_->handle_resumed(peer->member);
-  }
+  std::vector<EarlyFrame> early = std::exchange(early_, {});
+  for (EarlyFrame& each : early) handle_control(*each.peer, each.header);
   act();
   resume_held();
   resume_starved();
@@ -175,6 +189,7 @@ void RoundDriver::act() {
 void RoundDriver::skip_rounds_to(RoundId round) {
   if (round_ || round <= last_round_) return;
   last_round_ = round;
+  std::erase_if(early_, [&](const EarlyFrame& each) { return round_of_word(each.header) <= round; });
   resume_held();
 }
 
@@ -434,63 +449,62 @@ void RoundDriver::handle_peer_joined(Peer& peer) {
   member_peers_[member] = &peer;
   member_reports_[member].address = peer.address;
   member_reports_[member].role = role_of(peer.role);
+  tell_resume(peer);
+}
+
+void RoundDriver::tell_resume(Peer& peer) {
+  peer.resume_told = spec_.round;
   mesh_.send_control(peer, transport::Resume{.round = spec_.round, .group = spec_.group});
 }
 
 void RoundDriver::handle_resume(Peer& peer, const transport::Resume& resume) {
-  if (!round_ || resume.round > spec_.round) {
-    if (resume.round > last_round_) peer.resume_round = resume.round;
-    return;
-  }
-  if (resume.round != spec_.round || resume.group != spec_.group || peer.member == kNotAMember) return;
+  if (resume.group != spec_.group || round_->is_over() || round_->was_canceled()) return;
+  if (peer.resume_told != spec_.round) tell_resume(peer);  // the link is older than this round here
   if (round_->handle_resumed(peer.member)) {
     spdlog::info("{} ({}): goes on with round {}", to_hex(peer.id), peer.address, spec_.round);
   }
-  act();
-}
-
-void RoundDriver::handle_done(Peer& peer, const transport::Done& done) {
-  if (!round_ || done.round != spec_.round || peer.member == kNotAMember) return;
-  member_reports_[peer.member].digest = done.digest;
-  round_->handle_done(peer.member);
 }
 
 bool RoundDriver::handle_control(Peer& peer, const transport::Header& header) {
-  if (const auto* done = std::get_if<transport::Done>(&header)) {
-    handle_done(peer, *done);
-  } else if (const auto* resume = std::get_if<transport::Resume>(&header)) {
-    handle_resume(peer, *resume);
-  } else if (std::holds_alternative<transport::Suspect>(header) ||
-             std::holds_alternative<transport::Takeover>(header) ||
-             std::holds_alternative<transport::Holdings>(header) || std::holds_alternative<transport::Wanted>(header)) {
-    if (!round_ || peer.member == kNotAMember) return true;
-    const Verdict verdict = handle_notice(peer.member, header);
-    if (is_violation(verdict)) {
-      violate(peer, CutOff::protocol, "word about a part that is " + std::string(to_string(verdict)));
-    }
-    act();
-  } else {
-    return false;
+  const RoundId round = round_of_word(header);
+  if (round == 0) return false;
+  if (round <= last_round_) return true;
+  if (!round_ || round > spec_.round) return keep_for_later(peer, header);
+  if (peer.member == kNotAMember) return true;
+  const Verdict verdict = handle_notice(peer, header);
+  if (is_violation(verdict)) {
+    violate(peer, CutOff::protocol, "word about a part that is " + std::string(to_string(verdict)));
   }
+  act();
   return true;
 }
 
-Verdict RoundDriver::handle_notice(MemberIndex from, const transport::Header& header) {
-  if (const auto* suspect = std::get_if<transport::Suspect>(&header)) {
-    if (suspect->round != spec_.round) return Verdict::late;
+// Others may be in the round already, and each word is said only once.
+bool RoundDriver::keep_for_later(Peer& peer, const transport::Header& header) {
+  constexpr std::size_t kMostPerPeer = 4 * kMaximumMembers;
+  if (std::holds_alternative<transport::Pulse>(header)) return true;
+  const auto kept = std::count_if(early_.begin(), early_.end(), [&](const auto& each) { return each.peer == &peer; });
+  if (static_cast<std::size_t>(kept) < kMostPerPeer) early_.push_back({.peer = &peer, .header = header});
+  return true;
+}
+
+Verdict RoundDriver::handle_notice(Peer& peer, const transport::Header& header) {
+  const MemberIndex from = peer.member;
+  if (const auto* done = std::get_if<transport::Done>(&header)) {
+    member_reports_[from].digest = done->digest;
+    round_->handle_done(from);
+  } else if (const auto* resume = std::get_if<transport::Resume>(&header)) {
+    handle_resume(peer, *resume);
+  } else if (const auto* suspect = std::get_if<transport::Suspect>(&header)) {
     return round_->handle_suspect(from, suspect->member, suspect->withdrawn);
-  }
-  if (const auto* takeover = std::get_if<transport::Takeover>(&header)) {
-    if (takeover->round != spec_.round) return Verdict::late;
+  } else if (const auto* takeover = std::get_if<transport::Takeover>(&header)) {
     return round_->handle_takeover(from, takeover->part, takeover->distance);
-  }
-  if (const auto* holdings = std::get_if<transport::Holdings>(&header)) {
-    if (holdings->round != spec_.round) return Verdict::late;
+  } else if (const auto* holdings = std::get_if<transport::Holdings>(&header)) {
     return round_->handle_holdings(from, holdings->part, holdings->distance, holdings->held, holdings->spent);
+  } else if (const auto* wanted = std::get_if<transport::Wanted>(&header)) {
+    return round_->handle_wanted(from, wanted->part, wanted->contributions, wanted->averages);
   }
-  const auto& wanted = std::get<transport::Wanted>(header);
-  if (wanted.round != spec_.round) return Verdict::late;
-  return round_->handle_wanted(from, wanted.part, wanted.contributions, wanted.averages);
+  return Verdict::accept;
 }
 
 void RoundDriver::deliver_notices() {
@@ -499,6 +513,9 @@ void RoundDriver::deliver_notices() {
 
 void RoundDriver::tell(const core::Notice& notice) {
   using Kind = core::Notice::Kind;
+  spdlog::debug("round {}, member {}: tells {} {} (member {}, part {}, distance {})", spec_.round,
+                round_->config().self, notice.to == core::kEverybody ? "all" : std::to_string(notice.to),
+                to_string(notice.kind), notice.member, notice.part, notice.distance);
   transport::Header header;
   switch (notice.kind) {
     case Kind::suspect:
@@ -533,6 +550,7 @@ void RoundDriver::tell(const core::Notice& notice) {
 }
 
 void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how) {
+  std::erase_if(early_, [&](const EarlyFrame& each) { return each.peer == &peer; });
   if (!round_ || peer.member == kNotAMember) return;
   const MemberIndex member = peer.member;
   member_peers_[member] = nullptr;

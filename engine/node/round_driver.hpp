@@ -110,6 +110,11 @@ class RoundDriver {
     TimePoint since{};
   };
 
+  struct EarlyFrame {
+    Peer* peer = nullptr;
+    transport::Header header;
+  };
+
   [[nodiscard]] std::span<float> chunk_values(ChunkIndex chunk) const;
   [[nodiscard]] std::size_t slabs_needed() const;
   void ensure_pool(std::size_t chunk_bytes);
@@ -126,8 +131,9 @@ class RoundDriver {
   void drop_unreleased();
   [[nodiscard]] MemberIndex member_of(const PeerId& id) const;
   void handle_resume(Peer& peer, const transport::Resume& resume);
-  void handle_done(Peer& peer, const transport::Done& done);
-  [[nodiscard]] core::Verdict handle_notice(MemberIndex from, const transport::Header& header);
+  [[nodiscard]] core::Verdict handle_notice(Peer& peer, const transport::Header& header);
+  bool keep_for_later(Peer& peer, const transport::Header& header);
+  void tell_resume(Peer& peer);
   void tell(const core::Notice& notice);
   void deliver_notices();
   // After any event that the round was told: computes, tells and sends what became possible.
@@ -154,6 +160,7 @@ class RoundDriver {
   std::vector<std::uint64_t> chunk_checksums_;  // of the encoded average; 0 where local
   std::uint32_t shards_in_flight_ = 0;
   std::vector<HeldFlow> held_;             // their round has not begun here
+  std::vector<EarlyFrame> early_;          // words about rounds that have not begun here
   transport::Flow* giving_up_ = nullptr;   // being resumed to be told that its shard is disregarded
   std::vector<transport::Flow*> starved_;  // no slab was free
 };
