@@ -316,11 +316,14 @@ void Round::handle_cut_off(MemberIndex member, CutOff reason) {
   update_over();
 }
 
+bool Round::may_resume(MemberIndex member) const {
+  return !over_ && !is_cut_short_ && (is_live(member) || is_mended_by_reconnecting(peers_[member].cut_off));
+}
+
 bool Round::handle_resumed(MemberIndex member) {
   Peer& peer = peers_[member];
-  if (over_ || canceled_) return false;
+  if (!may_resume(member)) return false;
   if (!is_live(member)) {
-    if (!is_mended_by_reconnecting(peer.cut_off)) return false;
     live_ |= coverage_of(member);
     if (!reduce_by_passed_) contributing_ |= coverage_of(member);
     if ((peer.suspects & coverage_of(config_.self)) != 0) {

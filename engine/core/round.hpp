@@ -176,6 +176,8 @@ class Round {
   [[nodiscard]] MemberIndex holder(MemberIndex part) const { return (part + parts_[part].distance) % members(); }
   // Somebody has lost somebody: members may ask each other for what they lack.
   [[nodiscard]] bool is_in_trouble() const { return in_trouble_; }
+  // Whether a new connection would let it go on in this round.
+  [[nodiscard]] bool may_resume(MemberIndex member) const;
   // Members without whose contributions this one cannot finish a chunk.
   [[nodiscard]] Coverage waiting_for() const;
 

@@ -259,6 +259,7 @@ void RoundDriver::finish_if_over() {
 // Peers that may still read borrowed bytes while the trainer is about to change them: cut, so that what they read from
 // the dead connection fails its checksum instead of being averaged.
 void RoundDriver::drop_unreleased() {
+  if (borrow_ == Borrow::nothing) return;
   for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
     Peer* const peer = member_peers_[member];
     if (peer == nullptr || !peer->is_local_host) continue;
@@ -442,9 +443,9 @@ MemberIndex RoundDriver::member_of(const PeerId& id) const {
 
 // A link that came (back) during a round: the other side may be in it, too.
 void RoundDriver::handle_peer_joined(Peer& peer) {
-  if (!round_ || round_->is_over() || round_->was_canceled()) return;
+  if (!round_) return;
   const MemberIndex member = member_of(peer.id);
-  if (member == kNotAMember || member == round_->config().self) return;
+  if (member == kNotAMember || member == round_->config().self || !round_->may_resume(member)) return;
   peer.member = member;
   member_peers_[member] = &peer;
   member_reports_[member].address = peer.address;
@@ -458,7 +459,7 @@ void RoundDriver::tell_resume(Peer& peer) {
 }
 
 void RoundDriver::handle_resume(Peer& peer, const transport::Resume& resume) {
-  if (resume.group != spec_.group || round_->is_over() || round_->was_canceled()) return;
+  if (resume.group != spec_.group || !round_->may_resume(peer.member)) return;
   if (peer.resume_told != spec_.round) tell_resume(peer);  // the link is older than this round here
   if (round_->handle_resumed(peer.member)) {
     spdlog::info("{} ({}): goes on with round {}", to_hex(peer.id), peer.address, spec_.round);
