@@ -68,6 +68,11 @@ bool matches(std::uint64_t checksum, std::span<const std::byte> payload) {
   return kernels::checksum(payload) == checksum || mutated(Mutation::skipped_checksum);
 }
 
+core::Offence offence_of(CutOff reason) {
+  if (reason == CutOff::wrong_model) return core::Offence::wrong_model;
+  return reason == CutOff::damaged_bytes ? core::Offence::damaged_bytes : core::Offence::protocol;
+}
+
 Role role_of(transport::WireRole role) { return static_cast<Role>(role); }
 
 }  // namespace
@@ -557,6 +562,7 @@ void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how) {
   member_peers_[member] = nullptr;
   const CutOff reason = how == PeerLeft::goodbye              ? CutOff::departed
                         : how == PeerLeft::protocol_violation ? CutOff::protocol
+                        : how == PeerLeft::damaged            ? CutOff::damaged_bytes
                                                               : CutOff::connection_lost;
   round_->handle_cut_off(member, reason);
   act();
@@ -565,6 +571,7 @@ void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how) {
 void RoundDriver::violate(Peer& peer, CutOff reason, const std::string& what) {
   spdlog::warn("{} ({}): cut off ({}): {}", to_hex(peer.id), peer.address, to_string(reason), what);
   round_->handle_cut_off(peer.member, reason);
+  events_.on_offence(peer, offence_of(reason), what + " in round " + std::to_string(spec_.round));
   mesh_.drop(peer, what);
   act();
 }

@@ -14,6 +14,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/core/conduct.hpp"
 #include "engine/core/partition.hpp"
 #include "engine/core/round.hpp"
 #include "engine/node/mesh.hpp"
@@ -64,6 +65,8 @@ struct RoundDriverConfig {
 class RoundDriverEvents {
  public:
   virtual void on_round_over(RoundReport report) = 0;
+  // What a member did wrong; its cut-off, where there is one, has happened.
+  virtual void on_offence(Peer& peer, core::Offence offence, const std::string& evidence) = 0;
 
  protected:
   ~RoundDriverEvents() = default;
