@@ -82,6 +82,9 @@ Status check(const LatenessConfig& config) {
   if (!(config.announced_margin >= 1 && std::isfinite(config.announced_margin))) {
     return wrong("announced_margin", config.announced_margin, "use 1 or more");
   }
+  if (!(config.waiting_share > 0 && config.waiting_share <= 1)) {
+    return wrong("waiting_share", config.waiting_share, "use more than 0, at most 1");
+  }
   if (!positive(config.tick) || config.tick > config.stall_grace / 4) {
     return wrong("tick", to_seconds(config.tick), "use more than 0 s, at most a quarter of stall_grace");
   }
@@ -167,6 +170,7 @@ void Lateness::expect(MemberIndex member, std::uint64_t contribution_bytes, std:
     peer.owes = contribution_bytes > 0 ? Owes::contributions : average_bytes > 0 ? Owes::averages_only : Owes::done;
   } else {
     peer.reassessed = true;
+    peer.waiting_for = ~Coverage{0};
     if (peer.owes < Owes::averages_only && peer.timers.progress() < 1) peer.owes = Owes::averages_only;
     if (peer.owes != Owes::nothing) peer.timers.finished.reset();
   }
@@ -215,13 +219,14 @@ void Lateness::handle_round_trip(MemberIndex member, Duration round_trip) {
 // ---- the judgement
 
 std::span<const LateMember> Lateness::judge(TimePoint now) {
-  const bool own_absence = now - judged_ > config_.stall_grace / 2;
-  if (own_absence) forgive_own_absence(now);
+  const bool was_frozen = now - judged_ > config_.stall_grace / 2;
+  if (was_frozen) forgive_frozen(now);
   judged_ = now;
 
   Group group = survey(now);
+  const bool cut_off_itself = notice_own_line(now, group);
   note_median_progress(now);
-  update_lags(now, group, own_absence);
+  update_lags(now, group, was_frozen || cut_off_itself);
 
   std::size_t count = 0;
   for (MemberIndex member = 0; member < peers_.size(); ++member) {
@@ -230,20 +235,35 @@ std::span<const LateMember> Lateness::judge(TimePoint now) {
   return {late_.data(), count};
 }
 
-// This process did not run: what came meanwhile waits in the kernel, and what did not come may not have been asked for.
-void Lateness::forgive_own_absence(TimePoint now) {
+// What came while this process was frozen waits in the kernel: all clocks of silence start anew.
+void Lateness::forgive_frozen(TimePoint now) {
   started_waiting_ += now - judged_;
-  for (MemberIndex member = 0; member < peers_.size(); ++member) {
-    PeerTimers& timers = peers_[member].timers;
-    if (timers.heard) timers.heard = now;
-    if (timers.last_payload) timers.last_payload = now;
+  for (Peer& peer : peers_) {
+    if (peer.timers.heard) peer.timers.heard = now;
+    if (peer.timers.last_payload) peer.timers.last_payload = now;
   }
+}
+
+// Whether so many are silent that it is this node's own line. When it comes back, what it kept from the others is
+// forgiven them: a stall of theirs right after must not be added to it.
+bool Lateness::notice_own_line(TimePoint now, const Group& group) {
+  const bool down = group.peers > 1 && !is_majority(group.talking, group.silent);
+  if (down && !line_down_since_) line_down_since_ = now - talking_within();
+  if (!down && line_down_since_) {
+    const Duration absence = now - *line_down_since_;
+    started_waiting_ += absence;
+    for (Peer& peer : peers_) {
+      if (peer.timers.heard) peer.timers.heard = std::min(now, *peer.timers.heard + absence);
+    }
+    line_down_since_.reset();
+  }
+  return down;
 }
 
 Lateness::Group Lateness::survey(TimePoint now) const {
   Group group;
   group.live = coverage_of(self_);
-  Sample<double> rates;
+  Sample<double> rates, unhindered_rates;
   TimePoint last_start = start_;
   for (MemberIndex member = 0; member < peers_.size(); ++member) {
     const Peer& peer = peers_[member];
@@ -256,19 +276,24 @@ Lateness::Group Lateness::survey(TimePoint now) const {
     } else {
       ++group.started;
     }
-    if (peer.timers.heard && silence(peer, now) <= config_.stall_grace / 2) {
+    if (peer.timers.heard && silence(peer, now) <= talking_within()) {
       ++group.talking;
     } else if (peer.timers.heard && judged) {
       ++group.silent;
     }
+    if ((peer.waiting_for & coverage_of(self_)) != 0) ++group.lacking_own;
     if (is_judged(peer) && peer.owes == Owes::contributions) group.owing_contributions |= coverage_of(member);
     if (peer.timers.first_shard) {
       rates.add(average_rate(peer, now));
+      unhindered_rates.add(unhindered_rate(peer, now));
       last_start = std::max(last_start, *peer.timers.first_shard);
     }
   }
+  if (rates.size() > 0) {
+    group.median_rate = rates.upper_median();
+    group.median_unhindered_rate = unhindered_rates.upper_median();
+  }
   for (const Peer& peer : peers_) group.crawling += is_crawling(peer, now, group) ? 1 : 0;
-  if (group.peers > 1 && rates.size() > 0) group.median_rate_bytes_per_s = rates.upper_median();
   group.announced_end = saturating_add(last_start, scaled(announced_round(), config_.announced_margin));
   return group;
 }
@@ -296,18 +321,30 @@ void Lateness::update_lags(TimePoint now, Group& group, bool own_absence) {
       timers.longest_gap = std::max(timers.longest_gap, now - *timers.last_payload);
     }
     const bool excused = own_absence || peer.reassessed || is_excused(peer, now, group);
+    const bool waits = says_it_waits(peer, group);
+    if (excused || (peer.waited && !waits)) peer.accountable_from = now;
+    peer.waited = waits;
     peer.reassessed = false;
-    if (excused) peer.accountable_from = now;
-    if (peer.owes > Owes::done && timers.progress() < 1) {
-      const Duration behind = lag_behind_median(peer, now);
-      // Excused: the lag stays as it was. Otherwise what was forgiven shrinks as the peer catches up.
-      peer.forgiven = excused ? std::max(peer.forgiven, behind - timers.lag) : std::min(peer.forgiven, behind);
-      timers.lag = std::max(Duration::zero(), behind - peer.forgiven);
+    if (peer.owes > Owes::done && timers.progress() < 1)
+      update_lag(peer, now, excused ? 0 : waits ? config_.waiting_share : 1);
+    if (sends_too_little(peer, now, group)) {
+      ++group.sending_little;
+    } else {
+      usual.add(timers.lag);
     }
-    if (!sends_too_little(peer, now, group)) usual.add(timers.lag);
   }
   group.limit = lag_limit(usual, config_);
   for (Peer& peer : peers_) peer.timers.limit = group.limit;
+}
+
+// The lag grows with `share` of the time that passes; what the peer catches up counts in full, and ends what was
+// forgiven before.
+void Lateness::update_lag(Peer& peer, TimePoint now, double share) const {
+  const Duration behind = lag_behind_median(peer, now);
+  const Duration growth = behind - peer.forgiven - peer.timers.lag;
+  if (growth > Duration::zero()) peer.forgiven += scaled(growth, 1 - share);
+  peer.forgiven = std::min(peer.forgiven, behind);
+  peer.timers.lag = behind - peer.forgiven;
 }
 
 std::optional<LateMember> Lateness::judge_peer(MemberIndex member, TimePoint now, const Group& group) const {
@@ -347,20 +384,18 @@ std::optional<LateMember> Lateness::judge_wait(Duration waited, Duration grace, 
 }
 
 std::optional<LateMember> Lateness::judge_rate(const Peer& peer, TimePoint now, const Group& group) const {
-  if (!peer.timers.first_shard && !peer.timers.heard) return std::nullopt;
   const bool pair = group.peers == 1;
+  LateMember late{.reason = LateReason::slow, .sure = !pair, .limit = group.limit};
   if (is_crawling(peer, now, group) && (pair || is_majority(group.peers - group.crawling, group.crawling))) {
-    return LateMember{.reason = LateReason::slow,
-                      .sure = !pair,
-                      .limit = group.limit,
-                      .expected_bytes_per_s = minimum_share(peer, group)};
+    late.expected_bytes_per_s = minimum_share(peer, group);
+    return late;
   }
-  // Whoever says that it waits for somebody gets time to find out by itself that this one is late.
-  const Duration limit = says_it_waits(peer, group) ? 2 * group.limit : group.limit;
-  if (peer.timers.lag <= limit) return std::nullopt;
-  if (!sends_too_little(peer, now, group)) return std::nullopt;
-  return LateMember{
-      .reason = LateReason::slow, .sure = !pair, .limit = limit, .expected_bytes_per_s = group_share(peer, group)};
+  const bool lags = peer.timers.lag > group.limit && sends_too_little(peer, now, group);
+  if (lags && (pair || is_majority(group.peers - group.sending_little, group.sending_little))) {
+    late.expected_bytes_per_s = group_share(peer, group);
+    return late;
+  }
+  return std::nullopt;
 }
 
 // ---- what the judgement rests on
@@ -370,15 +405,19 @@ bool Lateness::has_yet_to_start(const Peer& peer) {
   return !peer.timers.heard;
 }
 
-// Whether it would be wrong to count this moment against the peer.
+// Whether it would be wrong to count any of this moment against the peer.
 bool Lateness::is_excused(const Peer& peer, TimePoint now, const Group& group) const {
   if (peer.held_back || peer.owes < Owes::averages_only || has_yet_to_start(peer)) return true;
   if (!says_it_waits(peer, group)) return false;
-  // The one it waits for is late here as well and will be judged here; or it may be sending still, within its rate.
-  return (peer.waiting_for & group.owing_contributions) != 0 || now < group.announced_end;
+  // The one it waits for is late here as well and will be judged here; or it is this node, which most wait for; or
+  // somebody may be sending still, within the announced rates.
+  if ((peer.waiting_for & group.owing_contributions) != 0) return true;
+  if ((peer.waiting_for & coverage_of(self_)) != 0 && 2 * group.lacking_own > group.peers) return true;
+  return now < group.announced_end;
 }
 
-// Only who owes nothing but averages can wait: its contributions depend on nobody.
+// Only who owes nothing but averages can wait: its contributions depend on nobody. Where nothing else excuses it, the
+// one it waits for may be late to it alone: its lag grows more slowly, so that it finds out before it is blamed.
 bool Lateness::says_it_waits(const Peer& peer, const Group& group) const {
   return peer.owes == Owes::averages_only && (peer.waiting_for & group.live) != 0;
 }
@@ -401,12 +440,17 @@ double Lateness::recent_rate(const Peer& peer, TimePoint now) const {
          seconds;
 }
 
-// While it owed contributions, as far as known: later it may have had to wait for others.
+// From its first byte to its last, or to now.
 double Lateness::average_rate(const Peer& peer, TimePoint now) const {
-  if (peer.contribution_rate > 0) return peer.contribution_rate;
-  if (!peer.timers.first_shard) return 0;
-  const Duration taken = peer.timers.finished.value_or(now) - *peer.timers.first_shard;
-  return static_cast<double>(peer.timers.received_bytes) / to_seconds(std::max(taken, config_.tick));
+  const PeerTimers& timers = peer.timers;
+  if (!timers.first_shard) return 0;
+  const Duration taken = (timers.progress() < 1 ? now : *timers.last_payload) - *timers.first_shard;
+  return static_cast<double>(timers.received_bytes) / to_seconds(std::max(taken, config_.tick));
+}
+
+// As long as it owed contributions; after that it may have had to wait for others.
+double Lateness::unhindered_rate(const Peer& peer, TimePoint now) const {
+  return peer.contribution_rate > 0 ? peer.contribution_rate : average_rate(peer, now);
 }
 
 // What the line between the peer and this node should carry at the rates that both announced, shared among all
@@ -419,16 +463,18 @@ double Lateness::qualified_share(const Peer& peer) const {
 }
 
 // The rate below which a peer that lags is slow: 1/slack of what it qualified for, and of what the group manages
-// towards this node, whichever is less. With neither known, the minimum for all.
+// towards this node, whichever is less. Who announced nothing is given more: the parts were not cut to its line, and
+// nothing tells a slow line from an unlucky share of it. With neither known, the minimum for all.
 double Lateness::group_share(const Peer& peer, const Group& group) const {
-  double share = qualified_share(peer);
-  if (group.median_rate_bytes_per_s > 0) share = std::min(share, group.median_rate_bytes_per_s);
-  return std::isfinite(share) ? share / config_.slack : minimum_share(peer, group);
+  const double share = qualified_share(peer);
+  if (group.peers < 2) return std::isfinite(share) ? share / config_.slack : minimum_share(peer, group);
+  const double usual = peer.qualified_rate > 0 ? group.median_unhindered_rate : group.median_rate / 2;
+  return std::min(share, usual) / config_.slack;
 }
 
-// By the standard of group_share, over at least half a window that was all its own.
+// By the standard of group_share, over a time that was all its own and long enough to hold one forgiven gap.
 bool Lateness::sends_too_little(const Peer& peer, TimePoint now, const Group& group) const {
-  if (peer.owes < Owes::averages_only || now - peer.accountable_from < config_.window / 2) return false;
+  if (peer.owes < Owes::averages_only || now - peer.accountable_from < config_.lag_floor) return false;
   return recent_rate(peer, now) < group_share(peer, group);
 }
 

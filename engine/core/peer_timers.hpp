@@ -64,6 +64,9 @@ struct LatenessConfig {
   // A reducer that says it waits is believed for this many times the time that the slowest member's announced rate
   // needs for the whole round.
   double announced_margin = 1.5;
+  // After that, the part of the time by which its lag grows as long as it says so: the one it waits for may be late to
+  // it alone, and then it needs longer than lag_floor to find out and to catch up.
+  double waiting_share = 1.0 / 3;
   // How often judge() wants to be asked. A call that comes more than stall_grace / 2 late means that this process was
   // frozen or starved itself.
   Duration tick = std::chrono::milliseconds(100);
@@ -161,8 +164,9 @@ class Lateness {
   // A pulse or control frame.
   void handle_heard(MemberIndex member, TimePoint now);
   void handle_round_trip(MemberIndex member, Duration round_trip);
-  // The members whose contributions it says it lacks.
-  void handle_waiting(MemberIndex member, Coverage waiting_for) { peers_[member].waiting_for = waiting_for; }
+  // The members whose contributions it says it lacks. What has come does not go: nobody begins to wait again, except
+  // where expect() gave it new duties.
+  void handle_waiting(MemberIndex member, Coverage waiting_for) { peers_[member].waiting_for &= waiting_for; }
   void handle_finished(MemberIndex member, TimePoint now) { set_owes(member, Owes::nothing, now); }
   // Whether this node leaves the member's bytes unread because it has no room for them.
   void handle_held_back(MemberIndex member, bool held_back) { peers_[member].held_back = held_back; }
@@ -186,7 +190,8 @@ class Lateness {
     double qualified_rate = 0;
     double contribution_rate = 0;  // average until it owed no contributions any more; 0 before that
     Owes owes = Owes::nothing;
-    Coverage waiting_for = 0;
+    Coverage waiting_for = ~Coverage{0};  // until it says otherwise
+    bool waited = false;                  // at the last judgement
     bool gone = false;
     bool held_back = false;
     bool reassessed = false;     // expect() was called within the round
@@ -195,24 +200,31 @@ class Lateness {
   };
   // Of this call of judge().
   struct Group {
-    std::uint32_t peers = 0;             // live ones
-    std::uint32_t started = 0;           // that have sent payload
-    std::uint32_t unstarted = 0;         // that owe something and have not
-    std::uint32_t talking = 0;           // heard of just now
-    std::uint32_t silent = 0;            // that owe something and were not
-    std::uint32_t crawling = 0;          // below the minimum rate
-    Coverage live = 0;                   // this node included
-    Coverage owing_contributions = 0;    // live ones
-    Duration limit{};                    // of lags
-    double median_rate_bytes_per_s = 0;  // 0: nothing to compare with
-    TimePoint announced_end;             // when a round at announced rates is over; start: no rate is known
+    std::uint32_t peers = 0;            // live ones
+    std::uint32_t started = 0;          // that have sent payload
+    std::uint32_t unstarted = 0;        // that owe something and have not
+    std::uint32_t talking = 0;          // heard of just now
+    std::uint32_t silent = 0;           // that owe something and were not
+    std::uint32_t crawling = 0;         // below the minimum rate
+    std::uint32_t sending_little = 0;   // below what they qualified for and what the group does
+    std::uint32_t lacking_own = 0;      // that say they lack this node's contributions
+    Coverage live = 0;                  // this node included
+    Coverage owing_contributions = 0;   // live ones
+    Duration limit{};                   // of lags
+    double median_rate = 0;             // bytes per second so far, towards this node
+    double median_unhindered_rate = 0;  // the same without the time spent waiting for others
+    TimePoint announced_end;            // when a round at announced rates is over; start: no rate is known
   };
 
   [[nodiscard]] bool is_judged(const Peer& peer) const { return !peer.gone && peer.owes != Owes::nothing; }
-  void forgive_own_absence(TimePoint now);
+  // Two pulses' worth.
+  [[nodiscard]] Duration talking_within() const { return config_.stall_grace / 4; }
+  void forgive_frozen(TimePoint now);
+  [[nodiscard]] bool notice_own_line(TimePoint now, const Group& group);
   [[nodiscard]] Group survey(TimePoint now) const;
   void note_median_progress(TimePoint now);
   void update_lags(TimePoint now, Group& group, bool own_absence);
+  void update_lag(Peer& peer, TimePoint now, double share) const;
   [[nodiscard]] std::optional<LateMember> judge_peer(MemberIndex member, TimePoint now, const Group& group) const;
   [[nodiscard]] std::optional<LateMember> judge_start(const Peer& peer, TimePoint now, const Group& group) const;
   [[nodiscard]] std::optional<LateMember> judge_silence(const Peer& peer, TimePoint now, const Group& group) const;
@@ -226,6 +238,7 @@ class Lateness {
   [[nodiscard]] Duration lag_behind_median(const Peer& peer, TimePoint now) const;
   [[nodiscard]] double recent_rate(const Peer& peer, TimePoint now) const;
   [[nodiscard]] double average_rate(const Peer& peer, TimePoint now) const;
+  [[nodiscard]] double unhindered_rate(const Peer& peer, TimePoint now) const;
   [[nodiscard]] double qualified_share(const Peer& peer) const;
   [[nodiscard]] double group_share(const Peer& peer, const Group& group) const;
   [[nodiscard]] bool sends_too_little(const Peer& peer, TimePoint now, const Group& group) const;
@@ -240,7 +253,8 @@ class Lateness {
   TimePoint start_;
   TimePoint started_waiting_;  // start_, moved by the times at which this process was frozen
   TimePoint judged_;           // the last call of judge()
-  std::vector<Peer> peers_;    // self_ included, never judged
+  std::optional<TimePoint> line_down_since_;
+  std::vector<Peer> peers_;  // self_ included, never judged
   // When the median peer first had i / kProgressSteps of what it owes; kNever: not yet. Indexed by progress instead of
   // by time, so that it never overflows and a lookup needs no search.
   std::array<TimePoint, kProgressSteps + 1> median_reached_;

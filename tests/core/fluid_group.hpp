@@ -89,7 +89,6 @@ class FluidGroup {
     }
     return true;
   }
-  // Averages that a member waits for from others, as a share of the gradient: the fault hurts only if it is much.
   [[nodiscard]] const PartitionPlan& plan() const { return plan_; }
 
  private:
@@ -99,7 +98,7 @@ class FluidGroup {
     double weight = 1;  // its share of a line that it shares with others
     double rate = 0;    // in this step
     double next_drip_s = 0;
-    bool cut = false;  // the receiver has given the sender up
+    bool cut = false;  // closed: one end has given the other up
   };
 
   [[nodiscard]] std::uint32_t size() const { return static_cast<std::uint32_t>(members_.size()); }
@@ -203,7 +202,7 @@ class FluidGroup {
       if (up[from] < 1) continue;
       for (MemberIndex to = 0; to < size(); ++to) {
         Line& each = line(from, to);
-        if (from == to || down[to] < 1 || each.cut || line(to, from).cut) continue;
+        if (from == to || down[to] < 1 || each.cut) continue;
         const bool has_average = each.averages_left > 0 && reduced[from] > each.averages_sent;
         if (each.contribution_left > 0 || has_average) action(from, to, each);
       }
@@ -274,8 +273,10 @@ class FluidGroup {
     if (!runs(by) || now() < lateness_[by].next_tick()) return;
     for (const LateMember& late : lateness_[by].judge(now())) {
       findings_.push_back({by, late, now_s_});
-      line(late.member, by).cut = true;
+      // The connection is closed: gone for both.
+      line(late.member, by).cut = line(by, late.member).cut = true;
       lateness_[by].handle_gone(late.member);
+      lateness_[late.member].handle_gone(by);
     }
   }
 
