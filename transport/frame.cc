@@ -104,15 +104,45 @@ void build(Builder& builder, const RoundStart& start) {
 
 void build(Builder& builder, const Contribution& contribution) {
   builder.Finish(wire::CreateContribution(builder, contribution.round, contribution.checksum, contribution.chunk,
-                                          contribution.weight, static_cast<wire::Codec>(contribution.codec)));
+                                          contribution.weight, static_cast<wire::Codec>(contribution.codec),
+                                          contribution.model, contribution.group));
 }
 
 void build(Builder& builder, const Average& average) {
   builder.Finish(wire::CreateAverage(builder, average.round, average.checksum, average.coverage, average.chunk,
-                                     average.total_weight, static_cast<wire::Codec>(average.codec), average.release));
+                                     average.total_weight, static_cast<wire::Codec>(average.codec), average.model,
+                                     average.group, average.reducer));
 }
 
-void build(Builder& builder, const PartDone& done) { builder.Finish(wire::CreatePartDone(builder, done.round)); }
+void build(Builder& builder, const Done& done) { builder.Finish(wire::CreateDone(builder, done.round, done.digest)); }
+
+void build(Builder& builder, const Suspect& suspect) {
+  builder.Finish(wire::CreateSuspect(builder, suspect.round, suspect.member, suspect.withdrawn));
+}
+
+void build(Builder& builder, const Takeover& takeover) {
+  builder.Finish(wire::CreateTakeover(builder, takeover.round, takeover.part, takeover.distance));
+}
+
+void build(Builder& builder, const Holdings& holdings) {
+  const auto held = builder.CreateVector(holdings.held);
+  const auto spent = builder.CreateVector(holdings.spent);
+  builder.Finish(wire::CreateHoldings(builder, holdings.round, holdings.part, holdings.distance, held, spent));
+}
+
+void build(Builder& builder, const Wanted& wanted) {
+  const auto contributions = builder.CreateVector(wanted.contributions);
+  const auto averages = builder.CreateVector(wanted.averages);
+  builder.Finish(wire::CreateWanted(builder, wanted.round, wanted.part, contributions, averages));
+}
+
+void build(Builder& builder, const Resume& resume) {
+  builder.Finish(wire::CreateResume(builder, resume.round, resume.group));
+}
+
+void build(Builder& builder, const Pulse& pulse) {
+  builder.Finish(wire::CreatePulse(builder, pulse.round, pulse.waiting_for));
+}
 
 void build(Builder& builder, const Ready& ready) { builder.Finish(wire::CreateReady(builder, ready.flows)); }
 
@@ -191,7 +221,9 @@ bool read(const wire::Contribution& table, Header& header) {
                         .checksum = table.checksum(),
                         .chunk = table.chunk(),
                         .weight = table.weight(),
-                        .codec = static_cast<Codec>(table.codec())};
+                        .codec = static_cast<Codec>(table.codec()),
+                        .model = table.model(),
+                        .group = table.group()};
   return true;
 }
 
@@ -203,12 +235,59 @@ bool read(const wire::Average& table, Header& header) {
                    .chunk = table.chunk(),
                    .total_weight = table.total_weight(),
                    .codec = static_cast<Codec>(table.codec()),
-                   .release = table.release()};
+                   .model = table.model(),
+                   .group = table.group(),
+                   .reducer = table.reducer()};
   return true;
 }
 
-bool read(const wire::PartDone& table, Header& header) {
-  header = PartDone{table.round()};
+bool read(const wire::Done& table, Header& header) {
+  header = Done{.round = table.round(), .digest = table.digest()};
+  return true;
+}
+
+bool read(const wire::Suspect& table, Header& header) {
+  if (table.member() >= kMaximumMembers) return false;
+  header = Suspect{.round = table.round(), .member = table.member(), .withdrawn = table.withdrawn()};
+  return true;
+}
+
+bool read(const wire::Takeover& table, Header& header) {
+  if (table.part() >= kMaximumMembers || table.distance() < 1 || table.distance() >= kMaximumMembers) return false;
+  header = Takeover{.round = table.round(), .part = table.part(), .distance = table.distance()};
+  return true;
+}
+
+Bits bits_of(const flatbuffers::Vector<std::uint64_t>* words) {
+  return words == nullptr ? Bits() : Bits(words->begin(), words->end());
+}
+
+bool read(const wire::Holdings& table, Header& header) {
+  if (table.part() >= kMaximumMembers || table.distance() < 1 || table.distance() >= kMaximumMembers) return false;
+  header = Holdings{.round = table.round(),
+                    .part = table.part(),
+                    .distance = table.distance(),
+                    .held = bits_of(table.held()),
+                    .spent = bits_of(table.spent())};
+  return true;
+}
+
+bool read(const wire::Wanted& table, Header& header) {
+  if (table.part() >= kMaximumMembers) return false;
+  header = Wanted{.round = table.round(),
+                  .part = table.part(),
+                  .contributions = bits_of(table.contributions()),
+                  .averages = bits_of(table.averages())};
+  return true;
+}
+
+bool read(const wire::Resume& table, Header& header) {
+  header = Resume{.round = table.round(), .group = table.group()};
+  return true;
+}
+
+bool read(const wire::Pulse& table, Header& header) {
+  header = Pulse{.round = table.round(), .waiting_for = table.waiting_for()};
   return true;
 }
 
@@ -232,8 +311,14 @@ bool read_table(FrameType type, std::span<const std::byte> table, Header& header
     case FrameType::round_start: return verify_and_read<wire::RoundStart>(table, header);
     case FrameType::contribution: return verify_and_read<wire::Contribution>(table, header);
     case FrameType::average: return verify_and_read<wire::Average>(table, header);
-    case FrameType::part_done: return verify_and_read<wire::PartDone>(table, header);
+    case FrameType::done: return verify_and_read<wire::Done>(table, header);
     case FrameType::ready: return verify_and_read<wire::Ready>(table, header);
+    case FrameType::suspect: return verify_and_read<wire::Suspect>(table, header);
+    case FrameType::takeover: return verify_and_read<wire::Takeover>(table, header);
+    case FrameType::holdings: return verify_and_read<wire::Holdings>(table, header);
+    case FrameType::wanted: return verify_and_read<wire::Wanted>(table, header);
+    case FrameType::resume: return verify_and_read<wire::Resume>(table, header);
+    case FrameType::pulse: return verify_and_read<wire::Pulse>(table, header);
   }
   return false;
 }

@@ -35,8 +35,14 @@ enum class FrameType : std::uint8_t {
   round_start = 5,
   contribution = 6,
   average = 7,
-  part_done = 8,
+  done = 8,
   ready = 9,
+  suspect = 10,
+  takeover = 11,
+  holdings = 12,
+  wanted = 13,
+  resume = 14,
+  pulse = 15,
 };
 
 enum class WireRole : std::uint8_t { miner = 0, client = 1, validator = 2 };
@@ -101,6 +107,8 @@ struct Contribution {
   ChunkIndex chunk = 0;
   float weight = 0;
   Codec codec = Codec::fp32;
+  std::uint64_t model = 0;
+  std::uint64_t group = 0;
 };
 struct Average {
   RoundId round = 0;
@@ -109,18 +117,57 @@ struct Average {
   ChunkIndex chunk = 0;
   float total_weight = 0;
   Codec codec = Codec::fp32;
-  bool release = false;
+  std::uint64_t model = 0;
+  std::uint64_t group = 0;
+  MemberIndex reducer = 0;
 };
-struct PartDone {
+struct Done {
   RoundId round = 0;
+  std::uint64_t digest = 0;
 };
 
 struct Ready {
   std::uint16_t flows = 1;
 };
 
+// Bit i % 64 of word i / 64.
+using Bits = std::vector<std::uint64_t>;
+
+struct Suspect {
+  RoundId round = 0;
+  MemberIndex member = 0;
+  bool withdrawn = false;
+};
+struct Takeover {
+  RoundId round = 0;
+  MemberIndex part = 0;
+  std::uint32_t distance = 0;
+};
+struct Holdings {
+  RoundId round = 0;
+  MemberIndex part = 0;
+  std::uint32_t distance = 0;
+  Bits held;
+  Bits spent;
+};
+struct Wanted {
+  RoundId round = 0;
+  MemberIndex part = 0;
+  Bits contributions;
+  Bits averages;
+};
+struct Resume {
+  RoundId round = 0;
+  std::uint64_t group = 0;
+};
+struct Pulse {
+  RoundId round = 0;
+  std::uint64_t waiting_for = 0;
+};
+
 // Alternatives in the order of FrameType, so that index() + 1 is the type.
-using Header = std::variant<Hello, Refusal, Goodbye, Progress, RoundStart, Contribution, Average, PartDone, Ready>;
+using Header = std::variant<Hello, Refusal, Goodbye, Progress, RoundStart, Contribution, Average, Done, Ready, Suspect,
+                            Takeover, Holdings, Wanted, Resume, Pulse>;
 [[nodiscard]] FrameType type_of(const Header& header);
 
 // A header in wire form, kept by value: small headers (all that carry payload) need no allocation of their own.

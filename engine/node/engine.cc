@@ -44,7 +44,10 @@ void Engine::leave(const std::string& reason, Duration patience) {
   cancel_round();
 }
 
-void Engine::on_peer_joined(Peer& peer) { events_.on_peer_joined(peer); }
+void Engine::on_peer_joined(Peer& peer) {
+  rounds_.handle_peer_joined(peer);
+  events_.on_peer_joined(peer);
+}
 
 void Engine::on_peer_left(Peer& peer, PeerLeft how, const std::string& why) {
   rounds_.handle_peer_left(peer, how);
@@ -54,7 +57,7 @@ void Engine::on_peer_left(Peer& peer, PeerLeft how, const std::string& why) {
 }
 
 void Engine::on_control(Peer& peer, const transport::Header& header) {
-  if (const auto* done = std::get_if<transport::PartDone>(&header)) return rounds_.handle_part_done(peer, *done);
+  if (rounds_.handle_control(peer, header)) return;
   events_.on_control(peer, header);
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -37,13 +38,75 @@ RoundId round_of(const transport::Header& header) {
   return std::get<transport::Average>(header).round;
 }
 
+std::uint64_t model_of(const transport::Header& header) {
+  if (const auto* contribution = std::get_if<transport::Contribution>(&header)) return contribution->model;
+  return std::get<transport::Average>(header).model;
+}
+
+std::uint64_t group_of(const transport::Header& header) {
+  if (const auto* contribution = std::get_if<transport::Contribution>(&header)) return contribution->group;
+  return std::get<transport::Average>(header).group;
+}
+
+// Of words about rounds; 0 for other frames.
+RoundId round_of_word(const transport::Header& header) {
+  return std::visit(
+      [](const auto& word) -> RoundId {
+        using Word = std::decay_t<decltype(word)>;
+        if constexpr (std::is_same_v<Word, transport::Done> || std::is_same_v<Word, transport::Resume> ||
+                      std::is_same_v<Word, transport::Suspect> || std::is_same_v<Word, transport::Takeover> ||
+                      std::is_same_v<Word, transport::Holdings> || std::is_same_v<Word, transport::Wanted> ||
+                      std::is_same_v<Word, transport::Pulse>) {
+          return word.round;
+        } else {
+          return 0;
+        }
+      },
+      header);
+}
+
 bool matches(std::uint64_t checksum, std::span<const std::byte> payload) {
   return kernels::checksum(payload) == checksum || mutated(Mutation::skipped_checksum);
 }
 
+std::uint64_t payload_received(const Peer& peer) {
+  std::uint64_t bytes = 0;
+  for (const transport::Flow* flow : peer.flows) bytes += flow->payload_received();
+  return bytes;
+}
+
 core::Offence offence_of(CutOff reason) {
-  if (reason == CutOff::wrong_model) return core::Offence::wrong_model;
-  return reason == CutOff::damaged_bytes ? core::Offence::damaged_bytes : core::Offence::protocol;
+  switch (reason) {
+    case CutOff::wrong_model: return core::Offence::wrong_model;
+    case CutOff::damaged_bytes: return core::Offence::damaged_bytes;
+    case CutOff::slow: return core::Offence::slow;
+    case CutOff::never_started:
+    case CutOff::not_done: return core::Offence::missing;
+    case CutOff::non_finite: return core::Offence::non_finite;
+    case CutOff::wild_norm: return core::Offence::wild_norm;
+    default: return core::Offence::protocol;
+  }
+}
+
+// Slabs are page-aligned and fp32 is the only codec so far.
+std::span<const float> floats_of(std::span<const std::byte> payload) {
+  return {reinterpret_cast<const float*>(payload.data()), payload.size() / sizeof(float)};
+}
+
+std::string text_of(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.6g", value);
+  return text;
+}
+
+// The evidence against the sender of these values, of which one is beyond the limit.
+std::string bad_number(const char* kind, ChunkIndex chunk, std::span<const float> values, float limit) {
+  const std::size_t element = kernels::first_not_within(values, limit);
+  PAPILIO_ASSERT_VALUES(element < values.size(), element, values.size());
+  const float value = values[element];
+  const std::string excess = std::isfinite(value) ? ", beyond the largest that can be averaged, " + text_of(limit) : "";
+  return "element " + std::to_string(element) + " of its " + kind + " of chunk " + std::to_string(chunk) + " is " +
+         text_of(value) + excess;
 }
 
 Role role_of(transport::WireRole role) { return static_cast<Role>(role); }
@@ -51,7 +114,7 @@ Role role_of(transport::WireRole role) { return static_cast<Role>(role); }
 }  // namespace
 
 RoundDriver::RoundDriver(transport::Io& io, Mesh& mesh, RoundDriverConfig config, RoundDriverEvents& events)
-    : io_(io), mesh_(mesh), config_(config), events_(events) {}
+    : io_(io), mesh_(mesh), config_(config), events_(events), norms_(config.norms) {}
 
 std::span<float> RoundDriver::chunk_values(ChunkIndex chunk) const {
   const Range range = round_->plan().chunk(chunk);
@@ -108,6 +171,7 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
     member_peers_[member] = peer;
     if (peer == nullptr) continue;
     peer->member = member;
+    peer->payload_seen = payload_received(*peer);
     report.address = peer->address;
     report.role = role_of(peer->role);
     any_local |= peer->is_local_host;
@@ -121,16 +185,31 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   config.start = began_;
   config.deadline = saturating_add(began_, spec.timeout);
   config.reduce_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.reduce_by_fraction));
+  config.settle_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.settle_by_fraction));
+  config.resume_grace = config_.resume_grace;
+  config.linger_floor = config_.linger_floor;
+  config.linger_fraction = config_.linger_fraction;
+  config.lateness = config_.lateness;
+  for (const PlanMember& member : plan_members) config.rates.push_back(member.rate);
+  next_pulse_ = saturating_add(began_, config_.pulse_interval);
+  config.reducers = 0;
+  for (MemberIndex member = 0; member < spec.members.size(); ++member) {
+    if (spec.members[member].reduces) config.reducers |= coverage_of(member);
+  }
   borrow_ = config_.borrow;
   if (borrow_ == Borrow::automatic) {
     borrow_ = gradient.size_bytes() >= config_.borrow_from_bytes ? Borrow::everything : Borrow::nothing;
   }
   borrow_averages_ = any_local && borrow_ == Borrow::everything;
-  config.awaits_release = borrow_averages_;
   config.averages_first =
       config_.order == core::RoundOrder::averages_first || (config_.order == core::RoundOrder::automatic && any_local);
   round_.emplace(config, PartitionPlan::make(gradient.size(), plan_members, spec.chunk_bytes));
   chunk_checksums_.assign(round_->plan().chunk_count(), 0);
+  if (norms_.is_on()) {
+    const double squares = kernels::inspect(gradient).sum_of_squares;
+    const double rms = gradient.empty() ? 0 : std::sqrt(squares / static_cast<double>(gradient.size()));
+    norms_.begin(self, round_->members(), round_->plan().chunk_count(), rms);
+  }
   for (MemberIndex member = 0; member < spec.members.size(); ++member) {
     // Two clients need no connection: neither reduces, they owe each other nothing.
     const bool needed = round_->plan().chunks(self) > 0 || round_->plan().chunks(member) > 0;
@@ -138,10 +217,11 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
       round_->handle_cut_off(member, CutOff::connection_lost);
     }
   }
-  run_finalisations();
+  std::vector<EarlyFrame> early = std::exchange(early_, {});
+  for (EarlyFrame& each : early) handle_control(*each.peer, each.header);
+  act();
   resume_held();
   resume_starved();
-  wake_senders();
 }
 
 void RoundDriver::cancel() {
@@ -150,16 +230,23 @@ void RoundDriver::cancel() {
   run_finalisations();
 }
 
+void RoundDriver::act() {
+  run_finalisations();
+  deliver_notices();
+  wake_senders();
+}
+
 void RoundDriver::skip_rounds_to(RoundId round) {
   if (round_ || round <= last_round_) return;
   last_round_ = round;
+  std::erase_if(early_, [&](const EarlyFrame& each) { return round_of_word(each.header) <= round; });
   resume_held();
 }
 
 TimePoint RoundDriver::next_deadline() const {
   TimePoint next = kNever;
   if (round_ && !round_->is_over()) {
-    next = round_->next_deadline();
+    next = std::min(round_->next_deadline(), next_pulse_);
   } else if (round_ && shards_in_flight_ == 0) {
     next = io_.now();  // over since begin(): no event will come
   } else if (round_ && io_.now() < round_->config().deadline) {
@@ -170,10 +257,12 @@ TimePoint RoundDriver::next_deadline() const {
 }
 
 void RoundDriver::handle_time(TimePoint now) {
-  if (round_ && now >= round_->next_deadline()) {
+  if (round_) {
+    const bool is_due = now >= round_->next_deadline();
+    if (now >= round_->lateness().next_tick()) feed_timers(now);
+    if (now >= next_pulse_) send_pulses(now);
     round_->handle_time(now);
-    run_finalisations();
-    wake_senders();
+    if (is_due) act();
   }
   give_up_held(now);
   finish_if_over();
@@ -207,6 +296,7 @@ void RoundDriver::finish_if_over() {
     }
     return;
   }
+  feed_timers(io_.now());
   drop_unreleased();
   RoundReport report = make_report();
   last_round_ = spec_.round;
@@ -222,14 +312,23 @@ void RoundDriver::finish_if_over() {
 // Peers that may still read borrowed bytes while the trainer is about to change them: cut, so that what they read from
 // the dead connection fails its checksum instead of being averaged.
 void RoundDriver::drop_unreleased() {
+  if (borrow_ == Borrow::nothing) return;
   for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
     Peer* const peer = member_peers_[member];
     if (peer == nullptr || !peer->is_local_host) continue;
     const CutOff reason = round_->cut_off(member);
     const bool stuck = reason != CutOff::none && reason != CutOff::contributions_missing;
-    const bool unreleased = round_->config().awaits_release && !round_->has_released(member);
+    const bool unreleased = borrow_averages_ && !round_->has_released(member);
     if (stuck || unreleased || round_->was_canceled()) mesh_.drop(*peer, "it may still read this round's memory");
   }
+}
+
+// Of a round whose chunks are all settled.
+std::uint64_t RoundDriver::digest() {
+  for (ChunkIndex chunk = 0; chunk < chunk_checksums_.size(); ++chunk) {
+    if (round_->coverage(chunk) == 0 && chunk_checksums_[chunk] == 0) complete_chunk(chunk);
+  }
+  return kernels::checksum(std::as_bytes(std::span(chunk_checksums_)));
 }
 
 RoundReport RoundDriver::make_report() {
@@ -246,22 +345,29 @@ RoundReport RoundDriver::make_report() {
   for (ChunkIndex chunk = 0; chunk < plan.chunk_count(); ++chunk) {
     const Coverage coverage = round_->coverage(chunk);
     report.chunks.push_back(coverage);
+    report.reducers.push_back(coverage != 0 ? round_->reducer(chunk) : kNotAMember);
     covered += static_cast<double>(plan.chunk(chunk).size) * std::popcount(coverage) / round_->members();
     if (coverage == 0) {
       report.local_chunks += 1;
-      chunk_checksums_[chunk] = kernels::checksum(std::as_bytes(chunk_values(chunk)));
     } else {
       weight_most = std::max(weight_most, static_cast<double>(round_->total_weight(chunk)));
     }
   }
   report.coverage = plan.elements() > 0 ? covered / static_cast<double>(plan.elements()) : 1;
-  report.digest = kernels::checksum(std::as_bytes(std::span(chunk_checksums_)));
+  report.digest = digest();
   report.samples = static_cast<std::uint64_t>(std::llround(weight_most));
   for (MemberIndex member = 0; member < round_->members(); ++member) {
     PeerReport& peer = member_reports_[member];
     peer.weight = round_->announced_weight(member);
     peer.contributions_in = round_->contributions_in(member);
     peer.averages_in = round_->averages_in(member);
+    peer.times_resumed = round_->times_resumed(member);
+    const core::TimerReport timers = round_->lateness().report(member, io_.now());
+    peer.round_trip_ms = timers.round_trip_ms;
+    peer.first_shard_ms = timers.first_shard_ms;
+    peer.longest_gap_ms = timers.longest_gap_ms;
+    peer.rate_bytes_per_s = timers.rate_bytes_per_s;
+    peer.lag_ms = timers.lag_ms;
     peer.cut_off = round_->cut_off(member) != CutOff::none;
     if (peer.cut_off) peer.reason = to_string(round_->cut_off(member));
     report.bytes_received += peer.bytes_in;
@@ -284,6 +390,11 @@ transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transpor
     return {.verdict = PayloadVerdict::hold, .slab = {}};
   }
   if (peer.member == kNotAMember) return {};
+  if (model_of(header) != spec_.model) {
+    violate(peer, CutOff::wrong_model, "a shard of another model or epoch");
+    return {};
+  }
+  if (group_of(header) != spec_.group) return {};
 
   Verdict verdict = Verdict::bad_size;
   if (payload_bytes % sizeof(float) == 0) {
@@ -292,7 +403,8 @@ transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transpor
       verdict = round_->check_contribution(peer.member, contribution->chunk, contribution->weight, elements);
     } else {
       const auto& average = std::get<transport::Average>(header);
-      verdict = round_->check_average(peer.member, average.chunk, average.coverage, average.total_weight, elements);
+      verdict = round_->check_average(peer.member, average.chunk, average.reducer, average.coverage,
+                                      average.total_weight, elements);
     }
   }
   if (is_violation(verdict)) {
@@ -333,22 +445,81 @@ void RoundDriver::handle_contribution(Peer& peer, const transport::Contribution&
   if (!matches(header.checksum, payload)) {
     return violate(peer, CutOff::damaged_bytes, "a contribution whose bytes do not match their checksum");
   }
+  const std::span<const float> values = floats_of(payload);
+  float scale = 1;
+  if (!numbers_are_good(peer, header, values, scale)) return;
   const std::optional<core::Reduction> reduction =
       round_->handle_contribution(peer.member, header.chunk, header.weight);
   PAPILIO_ASSERT(reduction.has_value());
-  // Slabs are page-aligned and fp32 is the only codec so far.
-  const std::span values(reinterpret_cast<const float*>(payload.data()), elements);
+  const float weight = reduction->weight * scale;  // of the values; the total counts the whole weight
   if (reduction->last) {
-    kernels::accumulate_and_finalise(chunk_values(header.chunk), reduction->own_scale, reduction->weight, values,
+    kernels::accumulate_and_finalise(chunk_values(header.chunk), reduction->own_scale, weight, values,
                                      reduction->inverse_total);
   } else {
-    kernels::accumulate(chunk_values(header.chunk), reduction->own_scale, reduction->weight, values);
+    kernels::accumulate(chunk_values(header.chunk), reduction->own_scale, weight, values);
   }
   round_->handle_reduced(header.chunk);
   if (reduction->last) {
     complete_chunk(header.chunk);
+    deliver_notices();
     if (!mutated(Mutation::forgotten_wake)) wake_senders();
   }
+}
+
+// Looks at a contribution before any of it is added, since the sum lies in the caller's gradient and nothing can be
+// taken back. False: its sender was cut off. `scale`: what the norm policy makes of its values.
+bool RoundDriver::numbers_are_good(Peer& peer, const transport::Contribution& header, std::span<const float> values,
+                                   float& scale) {
+  const float limit = core::largest_element(header.weight);
+  if (!norms_.is_on()) {
+    if (kernels::all_within(values, limit)) return true;
+  } else {
+    const kernels::Inspection inspection = kernels::inspect(values);
+    if (inspection.largest <= limit) {
+      return norm_is_good(peer, header, values, std::sqrt(inspection.sum_of_squares), scale);
+    }
+  }
+  violate(peer, CutOff::non_finite, bad_number("contribution", header.chunk, values, limit));
+  return false;
+}
+
+bool RoundDriver::norm_is_good(Peer& peer, const transport::Contribution& header, std::span<const float> values,
+                               double norm, float& scale) {
+  if (!norms_.knows_own(header.chunk)) {
+    norms_.handle_own(header.chunk, std::sqrt(kernels::inspect(chunk_values(header.chunk)).sum_of_squares));
+  }
+  const core::NormVerdict verdict = norms_.judge(peer.member, header.chunk, values.size(), norm);
+  if (verdict.action == core::NormAction::off) return true;
+  const std::string what = "a contribution to chunk " + std::to_string(header.chunk) + " whose norm is " +
+                           text_of(norm) + ", more than " + text_of(norms_.config().limit) + " times the group's " +
+                           text_of(verdict.group_norm);
+  if (verdict.action == core::NormAction::refuse) {
+    violate(peer, CutOff::wild_norm, what);
+    return false;
+  }
+  PeerReport& report = member_reports_[peer.member];
+  if (report.contributions_clipped == 0) {
+    spdlog::warn("{} ({}): clipped, like further ones of this round: {}", to_hex(peer.id), peer.address, what);
+  }
+  report.contributions_clipped += 1;
+  scale = static_cast<float>(verdict.scale);
+  return true;
+}
+
+// The same for an average, before it is written over the local values.
+bool RoundDriver::numbers_are_good(Peer& peer, const transport::Average& header, std::span<const float> values) {
+  if (!kernels::all_within(values, core::kLargestAverage)) {
+    violate(peer, CutOff::non_finite, bad_number("average", header.chunk, values, core::kLargestAverage));
+    return false;
+  }
+  if (!norms_.is_on()) return true;
+  const double norm = std::sqrt(kernels::inspect(values).sum_of_squares);
+  const double own = std::sqrt(kernels::inspect(chunk_values(header.chunk)).sum_of_squares);
+  if (!norms_.average_is_wild(values.size(), own, norm)) return true;
+  violate(peer, CutOff::wild_norm,
+          "its average of chunk " + std::to_string(header.chunk) + " has norm " + text_of(norm) +
+              ", this node's own gradient there " + text_of(own));
+  return false;
 }
 
 // A large gradient is out of the cache long before anybody reads this chunk again; a small one stays there.
@@ -362,8 +533,8 @@ void RoundDriver::write_average(std::span<float> values, std::span<const std::by
 
 void RoundDriver::handle_average(Peer& peer, const transport::Average& header, std::span<const std::byte> payload) {
   const std::uint64_t elements = payload.size() / sizeof(float);
-  if (round_->check_average(peer.member, header.chunk, header.coverage, header.total_weight, elements) !=
-      Verdict::accept) {
+  if (round_->check_average(peer.member, header.chunk, header.reducer, header.coverage, header.total_weight,
+                            elements) != Verdict::accept) {
     return;
   }
   const std::span<float> values = chunk_values(header.chunk);
@@ -371,18 +542,176 @@ void RoundDriver::handle_average(Peer& peer, const transport::Average& header, s
   if (!matches(header.checksum, payload)) {
     return violate(peer, CutOff::damaged_bytes, "an average whose bytes do not match their checksum");
   }
-  round_->handle_average(peer.member, header.chunk, header.coverage, header.total_weight, header.release);
+  if (!numbers_are_good(peer, header, floats_of(payload))) return;
+  round_->handle_average(peer.member, header.chunk, header.reducer, header.coverage, header.total_weight);
   if (!mutated(Mutation::unwritten_average)) write_average(values, payload);
   chunk_checksums_[header.chunk] = header.checksum;
-  if (round_->poll_part_done(peer.member)) mesh_.send_control(peer, transport::PartDone{spec_.round});
+  deliver_notices();
+  if (round_->is_in_trouble()) wake_senders();  // it may be one that others have asked for
 }
 
-void RoundDriver::handle_part_done(Peer& peer, const transport::PartDone& done) {
-  if (!round_ || done.round != spec_.round || peer.member == kNotAMember) return;
-  round_->handle_part_done(peer.member);
+// ---- what members tell each other
+
+MemberIndex RoundDriver::member_of(const PeerId& id) const {
+  for (MemberIndex member = 0; member < spec_.members.size(); ++member) {
+    if (spec_.members[member].peer == id) return member;
+  }
+  return kNotAMember;
+}
+
+// A link that came (back) during a round: the other side may be in it, too.
+void RoundDriver::handle_peer_joined(Peer& peer) {
+  if (!round_) return;
+  const MemberIndex member = member_of(peer.id);
+  if (member == kNotAMember || member == round_->config().self || !round_->may_resume(member)) return;
+  peer.member = member;
+  peer.payload_seen = 0;
+  member_peers_[member] = &peer;
+  member_reports_[member].address = peer.address;
+  member_reports_[member].role = role_of(peer.role);
+  tell_resume(peer);
+}
+
+void RoundDriver::tell_resume(Peer& peer) {
+  peer.resume_told = spec_.round;
+  mesh_.send_control(peer, transport::Resume{.round = spec_.round, .group = spec_.group});
+}
+
+void RoundDriver::handle_resume(Peer& peer, const transport::Resume& resume) {
+  if (resume.group != spec_.group || !round_->may_resume(peer.member)) return;
+  if (peer.resume_told != spec_.round) tell_resume(peer);  // the link is older than this round here
+  if (round_->handle_resumed(peer.member)) {
+    spdlog::info("{} ({}): goes on with round {}", to_hex(peer.id), peer.address, spec_.round);
+  }
+}
+
+bool RoundDriver::handle_control(Peer& peer, const transport::Header& header) {
+  const RoundId round = round_of_word(header);
+  if (round == 0) return false;
+  if (round <= last_round_) return true;
+  if (!round_ || round > spec_.round) return keep_for_later(peer, header);
+  if (peer.member == kNotAMember) return true;
+  round_->lateness().handle_heard(peer.member, io_.now());
+  const Verdict verdict = handle_notice(peer, header);
+  if (is_violation(verdict)) {
+    violate(peer, CutOff::protocol, "word about a part that is " + std::string(to_string(verdict)));
+  }
+  act();
+  return true;
+}
+
+// Others may be in the round already, and each word is said only once.
+bool RoundDriver::keep_for_later(Peer& peer, const transport::Header& header) {
+  constexpr std::size_t kMostPerPeer = 4 * kMaximumMembers;
+  if (std::holds_alternative<transport::Pulse>(header)) return true;
+  const auto kept = std::count_if(early_.begin(), early_.end(), [&](const auto& each) { return each.peer == &peer; });
+  if (static_cast<std::size_t>(kept) < kMostPerPeer) early_.push_back({.peer = &peer, .header = header});
+  return true;
+}
+
+Verdict RoundDriver::handle_notice(Peer& peer, const transport::Header& header) {
+  const MemberIndex from = peer.member;
+  if (const auto* done = std::get_if<transport::Done>(&header)) {
+    member_reports_[from].digest = done->digest;
+    round_->handle_done(from);
+  } else if (const auto* pulse = std::get_if<transport::Pulse>(&header)) {
+    round_->lateness().handle_waiting(from, pulse->waiting_for);
+  } else if (const auto* resume = std::get_if<transport::Resume>(&header)) {
+    handle_resume(peer, *resume);
+  } else if (const auto* suspect = std::get_if<transport::Suspect>(&header)) {
+    return round_->handle_suspect(from, suspect->member, suspect->withdrawn);
+  } else if (const auto* takeover = std::get_if<transport::Takeover>(&header)) {
+    return round_->handle_takeover(from, takeover->part, takeover->distance);
+  } else if (const auto* holdings = std::get_if<transport::Holdings>(&header)) {
+    return round_->handle_holdings(from, holdings->part, holdings->distance, holdings->held, holdings->spent);
+  } else if (const auto* wanted = std::get_if<transport::Wanted>(&header)) {
+    return round_->handle_wanted(from, wanted->part, wanted->contributions, wanted->averages);
+  }
+  return Verdict::accept;
+}
+
+void RoundDriver::deliver_notices() {
+  while (const std::optional<core::Notice> notice = round_->poll_notice()) tell(*notice);
+}
+
+void RoundDriver::tell(const core::Notice& notice) {
+  using Kind = core::Notice::Kind;
+  spdlog::debug("round {}, member {}: tells {} {} (member {}, part {}, distance {})", spec_.round,
+                round_->config().self, notice.to == core::kEverybody ? "all" : std::to_string(notice.to),
+                to_string(notice.kind), notice.member, notice.part, notice.distance);
+  transport::Header header;
+  switch (notice.kind) {
+    case Kind::suspect:
+      header = transport::Suspect{.round = spec_.round, .member = notice.member, .withdrawn = notice.withdrawn};
+      break;
+    case Kind::takeover:
+      header = transport::Takeover{.round = spec_.round, .part = notice.part, .distance = notice.distance};
+      break;
+    case Kind::holdings:
+      header = transport::Holdings{.round = spec_.round,
+                                   .part = notice.part,
+                                   .distance = notice.distance,
+                                   .held = notice.first,
+                                   .spent = notice.second};
+      break;
+    case Kind::wanted:
+      header = transport::Wanted{
+          .round = spec_.round, .part = notice.part, .contributions = notice.first, .averages = notice.second};
+      break;
+    case Kind::done: header = transport::Done{.round = spec_.round, .digest = digest()}; break;
+    case Kind::cut_off: return cut_link(notice);
+  }
+  for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
+    Peer* const peer = member_peers_[member];
+    const bool is_for_it = notice.to == core::kEverybody ? round_->is_live(member) : notice.to == member;
+    if (peer != nullptr && is_for_it) mesh_.send_control(*peer, header);
+  }
+}
+
+void RoundDriver::cut_link(const core::Notice& notice) {
+  const CutOff reason = round_->cut_off(notice.member);
+  PeerReport& report = member_reports_[notice.member];
+  report.evidence = notice.evidence;
+  Peer* const peer = member_peers_[notice.member];
+  if (peer == nullptr) return;
+  const std::string why = notice.evidence.empty() ? std::string(to_string(reason)) : notice.evidence;
+  spdlog::warn("{} ({}): cut off in round {}: {}{}", to_hex(peer->id), peer->address, spec_.round, why,
+               notice.evidence.empty() || notice.is_sure ? "" : "; it may as well be this node's own line");
+  // What others say, or what may be this node's own doing, is no offence.
+  const bool is_offence = reason == CutOff::not_done || (notice.is_sure && !notice.evidence.empty());
+  if (is_offence) events_.on_offence(*peer, offence_of(reason), why + " in round " + std::to_string(spec_.round));
+  mesh_.drop(*peer, "cut off: " + why);
+}
+
+// Bytes are counted on the connections, so that those of an unfinished shard are seen as well.
+void RoundDriver::feed_timers(TimePoint now) {
+  core::Lateness& lateness = round_->lateness();
+  for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
+    Peer* const peer = member_peers_[member];
+    if (peer == nullptr || peer->flows.empty()) continue;
+    const std::uint64_t received = payload_received(*peer);
+    if (received > peer->payload_seen) lateness.handle_bytes(member, now, received - peer->payload_seen);
+    peer->payload_seen = std::max(peer->payload_seen, received);
+    const Duration round_trip = peer->flows.front()->info().round_trip;
+    if (round_trip > Duration::zero()) lateness.handle_round_trip(member, round_trip);
+    lateness.handle_held_back(member, std::any_of(peer->flows.begin(), peer->flows.end(),
+                                                  [](const transport::Flow* flow) { return flow->holds(); }));
+  }
+}
+
+void RoundDriver::send_pulses(TimePoint now) {
+  next_pulse_ = saturating_add(now, config_.pulse_interval);
+  if (round_->is_over()) return;
+  const transport::Pulse pulse{.round = spec_.round, .waiting_for = round_->waiting_for()};
+  // By index: a flow that fails while it sends changes the list.
+  // NOLINTNEXTLINE(modernize-loop-convert)
+  for (std::size_t member = 0; member < member_peers_.size(); ++member) {
+    if (member_peers_[member] != nullptr) mesh_.send_control(*member_peers_[member], pulse);
+  }
 }
 
 void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how) {
+  std::erase_if(early_, [&](const EarlyFrame& each) { return each.peer == &peer; });
   if (!round_ || peer.member == kNotAMember) return;
   const MemberIndex member = peer.member;
   member_peers_[member] = nullptr;
@@ -391,16 +720,15 @@ void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how) {
                         : how == PeerLeft::damaged            ? CutOff::damaged_bytes
                                                               : CutOff::connection_lost;
   round_->handle_cut_off(member, reason);
-  run_finalisations();
-  wake_senders();
+  act();
 }
 
 void RoundDriver::violate(Peer& peer, CutOff reason, const std::string& what) {
   spdlog::warn("{} ({}): cut off ({}): {}", to_hex(peer.id), peer.address, to_string(reason), what);
   round_->handle_cut_off(peer.member, reason);
-  run_finalisations();
   events_.on_offence(peer, offence_of(reason), what + " in round " + std::to_string(spec_.round));
   mesh_.drop(peer, what);
+  act();
 }
 
 // ---- what goes out
@@ -418,14 +746,18 @@ bool RoundDriver::next_shard(Peer& peer, transport::OutgoingFrame& frame) {
                                                       .chunk = order->chunk,
                                                       .total_weight = round_->total_weight(order->chunk),
                                                       .codec = transport::Codec::fp32,
-                                                      .release = borrow_averages_},
+                                                      .model = spec_.model,
+                                                      .group = spec_.group,
+                                                      .reducer = round_->reducer(order->chunk)},
                                    payload.size(), frame.header);
   } else {
     transport::encode_frame_header(transport::Contribution{.round = spec_.round,
                                                            .checksum = kernels::checksum(payload),
                                                            .chunk = order->chunk,
                                                            .weight = static_cast<float>(round_->config().weight),
-                                                           .codec = transport::Codec::fp32},
+                                                           .codec = transport::Codec::fp32,
+                                                           .model = spec_.model,
+                                                           .group = spec_.group},
                                    payload.size(), frame.header);
   }
   frame.payload = payload;

@@ -5,7 +5,7 @@
 //
 // On the local host, shards go by reference (transport::WriteMode::borrow). A contribution's bytes change only when its
 // average has come back, which shows that the reducer read them; an average's bytes change only after the round, which
-// then waits for every reader's part-done.
+// waits until every reader has said that it is done.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "engine/core/conduct.hpp"
+#include "engine/core/norm_policy.hpp"
 #include "engine/core/partition.hpp"
 #include "engine/core/round.hpp"
 #include "engine/node/mesh.hpp"
@@ -30,10 +31,13 @@ struct RoundSpec {
   std::vector<transport::RosterMember> members;  // in roster order, this node included
   std::size_t chunk_bytes = 0;
   Duration timeout{};
+  // In every shard, so that one of another model, epoch or roster is told apart.
+  std::uint64_t model = 0;
+  std::uint64_t group = 0;
 };
 
 // Which shards go out by reference (transport::WriteMode::borrow) to peers on the local host. Mapping pages costs a
-// fixed price per shard and the round then ends only with the readers' part-done frames: worth it for large gradients.
+// fixed price per shard: worth it for large gradients.
 enum class Borrow : std::uint8_t { automatic, nothing, contributions, everything };
 
 struct RoundDriverConfig {
@@ -41,6 +45,17 @@ struct RoundDriverConfig {
   std::size_t pool_bytes_limit = std::size_t{64} << 20U;
   // Part of the timeout after which reducers finalise with what they have.
   double reduce_by_fraction = 0.6;
+  // The same for successors, with the parts that they took over.
+  double settle_by_fraction = 0.85;
+  // How long a lost reducer may take to come back before another member is asked for its averages.
+  Duration resume_grace = std::chrono::milliseconds(500);
+  // How long members that have everything wait for the few that have not: at least this, and at least linger_fraction
+  // of the round so far.
+  Duration linger_floor = std::chrono::seconds(2);
+  double linger_fraction = 0.25;
+  core::LatenessConfig lateness;
+  // How often members tell each other that they are alive, and for whom they wait.
+  Duration pulse_interval = std::chrono::milliseconds(250);
   Borrow borrow = Borrow::automatic;
   // `automatic` borrows everything from this size of gradient on, and nothing below it.
   std::size_t borrow_from_bytes = std::size_t{4} << 20U;
@@ -49,6 +64,7 @@ struct RoundDriverConfig {
   // How long shards of a round that has not begun here may wait before they are disregarded.
   Duration hold_timeout = std::chrono::seconds(120);
   core::RoundOrder order = core::RoundOrder::automatic;
+  core::NormPolicyConfig norms;
 };
 
 class RoundDriverEvents {
@@ -66,6 +82,7 @@ class RoundDriver {
   RoundDriver(transport::Io& io, Mesh& mesh, RoundDriverConfig config, RoundDriverEvents& events);
 
   // The gradient is the driver's until on_round_over. Members that are not connected are cut off at once.
+  // Its elements are within core::largest_element(weight).
   void begin(const RoundSpec& spec, std::span<float> gradient, double weight);
   void cancel();
   [[nodiscard]] bool in_round() const { return round_.has_value(); }
@@ -79,8 +96,10 @@ class RoundDriver {
   void finish_if_over();
 
   // The mesh's events, passed on by its owner.
+  void handle_peer_joined(Peer& peer);
   void handle_peer_left(Peer& peer, PeerLeft how);
-  void handle_part_done(Peer& peer, const transport::PartDone& done);
+  // What members tell each other about a round. False: not a frame of that kind.
+  bool handle_control(Peer& peer, const transport::Header& header);
   transport::PayloadDecision handle_shard_header(Peer& peer, transport::Flow& flow, const transport::Header& header,
                                                  std::size_t payload_bytes);
   void handle_shard(Peer& peer, const transport::Header& header, transport::Slab slab, std::size_t payload_bytes);
@@ -100,6 +119,11 @@ class RoundDriver {
     TimePoint since{};
   };
 
+  struct EarlyFrame {
+    Peer* peer = nullptr;
+    transport::Header header;
+  };
+
   [[nodiscard]] std::span<float> chunk_values(ChunkIndex chunk) const;
   [[nodiscard]] std::size_t slabs_needed() const;
   void ensure_pool(std::size_t chunk_bytes);
@@ -108,12 +132,30 @@ class RoundDriver {
   void resume_starved();
   void handle_contribution(Peer& peer, const transport::Contribution& header, std::span<const std::byte> payload);
   void handle_average(Peer& peer, const transport::Average& header, std::span<const std::byte> payload);
+  [[nodiscard]] bool numbers_are_good(Peer& peer, const transport::Contribution& header, std::span<const float> values,
+                                      float& scale);
+  [[nodiscard]] bool norm_is_good(Peer& peer, const transport::Contribution& header, std::span<const float> values,
+                                  double norm, float& scale);
+  [[nodiscard]] bool numbers_are_good(Peer& peer, const transport::Average& header, std::span<const float> values);
   void write_average(std::span<float> values, std::span<const std::byte> payload) const;
   void complete_chunk(ChunkIndex chunk);
   void run_finalisations();
   void wake_senders();
   void violate(Peer& peer, core::CutOff reason, const std::string& what);
   void drop_unreleased();
+  [[nodiscard]] MemberIndex member_of(const PeerId& id) const;
+  void handle_resume(Peer& peer, const transport::Resume& resume);
+  [[nodiscard]] core::Verdict handle_notice(Peer& peer, const transport::Header& header);
+  bool keep_for_later(Peer& peer, const transport::Header& header);
+  void tell_resume(Peer& peer);
+  void tell(const core::Notice& notice);
+  void cut_link(const core::Notice& notice);
+  void feed_timers(TimePoint now);
+  void send_pulses(TimePoint now);
+  void deliver_notices();
+  // After any event that the round was told: computes, tells and sends what became possible.
+  void act();
+  [[nodiscard]] std::uint64_t digest();
   RoundReport make_report();
 
   transport::Io& io_;
@@ -123,11 +165,13 @@ class RoundDriver {
   std::unique_ptr<transport::SlabPool> pool_;
   std::vector<std::unique_ptr<transport::SlabPool>> old_pools_;  // until their last slab is back
 
+  core::NormPolicy norms_;
   std::optional<core::Round> round_;
   RoundSpec spec_;
   std::span<float> gradient_;
   RoundId last_round_ = 0;
   TimePoint began_{};
+  TimePoint next_pulse_ = kNever;
   Borrow borrow_ = Borrow::nothing;  // in this round; not automatic
   bool borrow_averages_ = false;
   std::vector<Peer*> member_peers_;  // by member; null: not connected, or this node
@@ -135,6 +179,7 @@ class RoundDriver {
   std::vector<std::uint64_t> chunk_checksums_;  // of the encoded average; 0 where local
   std::uint32_t shards_in_flight_ = 0;
   std::vector<HeldFlow> held_;             // their round has not begun here
+  std::vector<EarlyFrame> early_;          // words about rounds that have not begun here
   transport::Flow* giving_up_ = nullptr;   // being resumed to be told that its shard is disregarded
   std::vector<transport::Flow*> starved_;  // no slab was free
 };

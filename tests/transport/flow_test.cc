@@ -263,7 +263,7 @@ TEST_F(FlowTest, AnyCutOfTheStreamIntoPiecesIsUnderstood) {
     const Bytes each = frame_bytes(shard(i), payloads.back());
     stream.insert(stream.end(), each.begin(), each.end());
     if (i % 3 == 0) {
-      const Bytes control = frame_bytes(PartDone{i});
+      const Bytes control = frame_bytes(Done{i});
       stream.insert(stream.end(), control.begin(), control.end());
     }
   }
@@ -292,10 +292,10 @@ TEST_F(FlowTest, ControlFramesGoBeforeData) {
   near_->outbox.assign({random_bytes(1000, 1), random_bytes(1000, 2)});
   dial();
   near_->flow.send_control(Ready{1});  // before it is connected: waits
-  near_->flow.send_control(PartDone{5});
+  near_->flow.send_control(Done{5});
   ASSERT_TRUE(run_until([&] { return far_->headers.size() == 4; }));
   EXPECT_EQ(type_of(far_->headers[0]), FrameType::ready);
-  EXPECT_EQ(type_of(far_->headers[1]), FrameType::part_done);
+  EXPECT_EQ(type_of(far_->headers[1]), FrameType::done);
   EXPECT_EQ(type_of(far_->headers[2]), FrameType::contribution);
 }
 
@@ -306,7 +306,7 @@ TEST_F(FlowTest, HeldPayloadsWaitAndAreAskedAboutAgain) {
   near_->flow.wake_sender();
   ASSERT_TRUE(run_until([&] { return far_->questions == 1; }));
   EXPECT_TRUE(far_->flow.holds());
-  near_->flow.send_control(PartDone{1});
+  near_->flow.send_control(Done{1});
   far_->flow.resume();  // still no
   EXPECT_EQ(far_->questions, 2);
   EXPECT_TRUE(far_->flow.holds());
@@ -326,9 +326,9 @@ TEST_F(FlowTest, DiscardedPayloadsAreNotReportedAndTheStreamGoesOn) {
   near_->outbox.assign({random_bytes(1, 1), random_bytes(65536, 2), random_bytes(1 << 22, 3)});
   near_->flow.wake_sender();
   ASSERT_TRUE(run_until([&] { return far_->questions == 3 && near_->flow.is_idle(); }));
-  near_->flow.send_control(PartDone{1});
+  near_->flow.send_control(Done{1});
   ASSERT_TRUE(run_until([&] { return far_->headers.size() == 1; }));
-  EXPECT_EQ(type_of(far_->headers[0]), FrameType::part_done);
+  EXPECT_EQ(type_of(far_->headers[0]), FrameType::done);
   EXPECT_TRUE(far_->payloads.empty());
   EXPECT_EQ(pool_.available(), pool_.capacity());
 }
@@ -341,7 +341,7 @@ TEST_F(FlowTest, HeldThenDiscarded) {
   ASSERT_TRUE(run_until([&] { return far_->questions == 1; }));
   far_->verdict = PayloadVerdict::discard;
   far_->flow.resume();
-  near_->flow.send_control(PartDone{1});
+  near_->flow.send_control(Done{1});
   ASSERT_TRUE(run_until([&] { return far_->headers.size() == 1; }));
 }
 
@@ -527,7 +527,7 @@ TEST_F(FlowTest, AbortInsideOnFrameHandlesNothingMore) {
   connect_raw();
   far_->abort_at_frame = true;
   Bytes bytes = frame_bytes(shard(1), random_bytes(1000, 1));
-  const Bytes more = frame_bytes(PartDone{1});
+  const Bytes more = frame_bytes(Done{1});
   bytes.insert(bytes.end(), more.begin(), more.end());
   raw_.write(bytes, bytes.size());
   ASSERT_TRUE(run_until([&] { return far_->closed == 1; }));

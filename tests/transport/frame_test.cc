@@ -56,8 +56,9 @@ std::vector<Header> every_header() {
                   .chunk = ~ChunkIndex{0},
                   .total_weight = 64,
                   .codec = Codec::bf16,
-                  .release = true},
-          PartDone{~RoundId{0}},
+                  .model = 77,
+                  .group = ~std::uint64_t{0}},
+          Done{~RoundId{0}, 5},
           Ready{16},
           round_start(1),
           round_start(kMaximumMembers)};
@@ -131,7 +132,8 @@ TEST(Frame, EveryFieldComesBack) {
   EXPECT_EQ(average.chunk, ~ChunkIndex{0});
   EXPECT_EQ(average.total_weight, 64);
   EXPECT_EQ(average.codec, Codec::bf16);
-  EXPECT_TRUE(average.release);
+  EXPECT_EQ(average.model, 77U);
+  EXPECT_EQ(average.group, ~std::uint64_t{0});
   const auto contribution = std::get<Contribution>(parse(every_header()[5]));
   EXPECT_EQ(contribution.round, 5U);
   EXPECT_EQ(contribution.checksum, 0xfeedU);
