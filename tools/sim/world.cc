@@ -81,6 +81,7 @@ Outcome World::outcome() const {
   return {.rounds = rounds_ended_,
           .events = network_.event_count(),
           .hash = Random::mix(hash_ ^ network_.log_hash()),
+          .faults = scenario_.faults,
           .tally = tally_,
           .failure = failure_};
 }

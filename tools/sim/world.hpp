@@ -36,6 +36,7 @@ struct Outcome {
   std::uint64_t rounds = 0;  // rounds that members ended, summed over members
   std::uint64_t events = 0;  // of the network
   std::uint64_t hash = 0;    // over everything that happened and all that was reported
+  std::uint64_t faults = 0;  // what was drawn, by bit of Faults
   Tally tally;
   std::string failure;  // empty: all promises were kept
 };
