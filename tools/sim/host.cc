@@ -16,7 +16,9 @@ void Host::start() {
 }
 
 void Host::turn() {
-  engine_->turn(network_.now());
+  // As Engine::turn, which would also ask how long to wait: here nobody does.
+  io_->run_once(network_.now());
+  engine_->handle_time(network_.now());
   deadline_ = engine_->next_deadline();
 }
 
