@@ -118,7 +118,7 @@ std::string RoundCheck::check_end(std::uint32_t host, const RoundReport& report,
 std::string RoundCheck::check_chunk(MemberIndex self, ChunkIndex chunk, const RoundReport& report,
                                     std::span<const float> values) {
   if (report.chunks[chunk] == 0) return check_local(self, chunk, values);
-  Average average{.reducer = reducer_of(report, plan_, chunk),
+  Average average{.reducer = report.reducers[chunk],
                   .coverage = report.chunks[chunk],
                   .holders = coverage_of(self),
                   .values = {values.begin(), values.end()}};

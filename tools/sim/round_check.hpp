@@ -76,6 +76,8 @@ class RoundCheck {
   [[nodiscard]] bool may_be_outvoted(MemberIndex member) const;
   [[nodiscard]] MemberIndex successor(MemberIndex self, ChunkIndex chunk) const;
 
+  [[nodiscard]] ChunkIndex first_lacking(MemberIndex self, MemberIndex member, const RoundReport& report) const;
+
   // Promise by promise; of the member whose round just ended. Empty if it was kept.
   [[nodiscard]] std::string check_report(MemberIndex self, const RoundReport& report) const;
   [[nodiscard]] std::string check_peer_report(MemberIndex self, MemberIndex member, const RoundReport& report) const;
