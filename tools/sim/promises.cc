@@ -209,7 +209,8 @@ std::string RoundCheck::check_successors(MemberIndex self, const RoundReport& re
 MemberIndex RoundCheck::successor(MemberIndex self, ChunkIndex chunk) const {
   const MemberIndex original = plan_.reducer(chunk);
   const HostBits well = everybody() & ~disturbed_;
-  if (2 * std::popcount(well) <= std::popcount(everybody())) return node::kNotAMember;
+  const HostBits voters = reducers() & ~bit(hosts_[original]);
+  if (2 * std::popcount(well & voters) <= std::popcount(voters)) return node::kNotAMember;
   // Only this member lost it, so nobody replaces it.
   if (is_well(original)) return node::kNotAMember;
   if (last_disturbance_ + kSuccessionTime > opened_ + spec_.timeout) return node::kNotAMember;

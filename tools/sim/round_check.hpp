@@ -70,6 +70,7 @@ class RoundCheck {
 
   static HostBits bit(std::uint32_t host) { return HostBits{1} << host; }
   [[nodiscard]] HostBits everybody() const;
+  [[nodiscard]] HostBits reducers() const;
   [[nodiscard]] bool is_well(MemberIndex member) const { return !is_disturbed(hosts_[member]); }
   // Nothing went wrong that could keep one from the other.
   [[nodiscard]] bool are_well(MemberIndex one, MemberIndex other) const;
