@@ -71,8 +71,8 @@ void World::set_tamperers() {
     const Stranger stranger = scenario_.hosts[host].stranger;
     const bool is_silly = stranger == Stranger::babbling || stranger == Stranger::mute;
     if (lies.empty() && triggers.empty() && !is_silly) continue;
-    tamperers_[host] = std::make_unique<Tamperer>(Random::mix(scenario_.seed ^ (host + 101)), stranger, std::move(lies),
-                                                  std::move(triggers));
+    tamperers_[host] = std::make_unique<Tamperer>(Random::mix(scenario_.seed ^ (host + 101)), host, stranger,
+                                                  std::move(lies), std::move(triggers));
     network_.set_tamperer(host, tamperers_[host].get());
   }
 }
