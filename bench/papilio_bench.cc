@@ -104,6 +104,36 @@ void checksum(benchmark::State& state) {
   run(state, 1, [&] { benchmark::DoNotOptimize(kernels::checksum(std::as_bytes(std::span(values)))); });
 }
 
+void all_within(benchmark::State& state) {
+  const std::vector<float> values = random_values(element_count(state), 1);
+  run(state, 1, [&] { benchmark::DoNotOptimize(kernels::all_within(values, 1.0F)); });
+}
+
+void inspect(benchmark::State& state) {
+  const std::vector<float> values = random_values(element_count(state), 1);
+  run(state, 1, [&] { benchmark::DoNotOptimize(kernels::inspect(values)); });
+}
+
+// What a reducer does with a contribution that has just arrived; its share of the time is what the check costs.
+void take_contribution(benchmark::State& state, bool checked) {
+  std::vector<float> sum = random_values(element_count(state), 1);
+  const std::vector<float> values = random_values(element_count(state), 2);
+  run(state, 3, [&] {
+    benchmark::DoNotOptimize(kernels::checksum(std::as_bytes(std::span(values))));
+    if (checked) benchmark::DoNotOptimize(kernels::all_within(values, 1.0F));
+    kernels::accumulate(sum, 0.5F, 0.25F, values);
+  });
+}
+void contribution_unchecked(benchmark::State& state) { take_contribution(state, false); }
+void contribution_checked(benchmark::State& state) { take_contribution(state, true); }
+
+// Sums of subnormal numbers, which some processors add up much more slowly: what a peer could cost others by them.
+void accumulate_subnormal(benchmark::State& state) {
+  const std::vector<float> values(element_count(state), 1e-40F);
+  std::vector<float> sum = values;
+  run(state, 3, [&] { kernels::accumulate(sum, 0.5F, 0.5F, values); });
+}
+
 void copy_streaming(benchmark::State& state) {
   const std::vector<float> from = random_values(element_count(state), 1);
   std::vector<float> to(from.size());
@@ -119,6 +149,11 @@ BENCHMARK(accumulate)->Apply(sizes);
 BENCHMARK(accumulate_and_finalise)->Apply(sizes);
 BENCHMARK(finalise)->Apply(sizes);
 BENCHMARK(checksum)->Apply(sizes);
+BENCHMARK(all_within)->Apply(sizes);
+BENCHMARK(inspect)->Apply(sizes);
+BENCHMARK(contribution_unchecked)->Apply(sizes);
+BENCHMARK(contribution_checked)->Apply(sizes);
+BENCHMARK(accumulate_subnormal)->Apply(sizes);
 BENCHMARK(copy_streaming)->Apply(sizes);
 
 constexpr std::string_view kHelp =

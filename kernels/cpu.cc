@@ -1,7 +1,9 @@
 // kernels/ops.h on the CPU: checks the spans, then jumps into the version for this machine.
 #include "kernels/cpu.h"
 
+#include <bit>
 #include <functional>
+#include <limits>
 
 #include "engine/base/assert.hpp"
 #include "kernels/ops.h"
@@ -51,6 +53,28 @@ void finalise(std::span<float> sum, float inverse_total) {
 
 std::uint64_t checksum(std::span<const std::byte> bytes) {
   return cpu_operations().checksum(bytes.data(), bytes.size());
+}
+
+bool all_within(std::span<const float> values, float limit) {
+  PAPILIO_ASSERT(limit >= 0 && limit <= std::numeric_limits<float>::max());
+  return cpu_operations().all_within(values.data(), limit, values.size());
+}
+
+std::size_t first_not_within(std::span<const float> values, float limit) {
+  std::size_t index = 0;
+  while (index < values.size() && all_within(values.subspan(index, 1), limit)) index += 1;
+  return index;
+}
+
+Inspection inspect(std::span<const float> values) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  std::int32_t largest_bits = 0;
+  double sum_of_squares = 0;
+  cpu_operations().inspect(values.data(), values.size(), &largest_bits, &sum_of_squares);
+  if (largest_bits >= std::bit_cast<std::int32_t>(kInfinity)) {
+    return {.largest = kInfinity, .sum_of_squares = std::numeric_limits<double>::infinity(), .finite = false};
+  }
+  return {.largest = std::bit_cast<float>(largest_bits), .sum_of_squares = sum_of_squares, .finite = true};
 }
 
 void copy_streaming(std::span<std::byte> to, std::span<const std::byte> from) {

@@ -20,6 +20,10 @@ struct CpuOperations {
                                   std::size_t count);
   void (*finalise)(float* sum, float inverse_total, std::size_t count);
   std::uint64_t (*checksum)(const void* bytes, std::size_t size);
+  bool (*all_within)(const float* values, float limit, std::size_t count);
+  // The largest |value| as bits (from infinity's on: not all are finite, and the sum means nothing) and the sum of the
+  // squares, folded as kernels/ops.h says.
+  void (*inspect)(const float* values, std::size_t count, std::int32_t* largest_bits, double* sum_of_squares);
   void (*copy_streaming)(void* to, const void* from, std::size_t size);
 };
 

@@ -11,6 +11,8 @@ const CpuOperations kAvx2Operations = {
     .accumulate_and_finalise = accumulate_and_finalise_loop,
     .finalise = finalise_loop,
     .checksum = checksum_bytes,
+    .all_within = all_within_loop,
+    .inspect = inspect_loop,
     .copy_streaming = copy_streaming_bytes,
 };
 

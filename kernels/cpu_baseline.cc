@@ -17,6 +17,8 @@ const CpuOperations kBaselineOperations = {
     .accumulate_and_finalise = accumulate_and_finalise_loop,
     .finalise = finalise_loop,
     .checksum = checksum_bytes,
+    .all_within = all_within_loop,
+    .inspect = inspect_loop,
     .copy_streaming = copy_streaming_bytes,
 };
 

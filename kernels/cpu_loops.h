@@ -16,6 +16,7 @@
 #include <xxhash.h>
 
 #include "kernels/cpu.h"
+#include "kernels/ops.h"
 
 namespace papilio::kernels {
 namespace {
@@ -35,6 +36,47 @@ void finalise_loop(float* sum, float inverse_total, std::size_t count) {
 }
 
 std::uint64_t checksum_bytes(const void* bytes, std::size_t size) { return XXH3_64bits(bytes, size); }
+
+// Without the sign, the order of the bit patterns is the order of the magnitudes, with infinity and every NaN on top.
+// Integers, since a NaN compares false with everything. memcpy and not std::bit_cast: see kernels/cpu.h on inline
+// functions.
+std::int32_t magnitude_bits(const float* value) {
+  std::int32_t bits = 0;
+  memcpy(&bits, value, sizeof(bits));
+  return bits & 0x7fffffff;
+}
+
+// No early end: branches would keep it from running at the speed of the cache, and a chunk that fails is rare.
+bool all_within_loop(const float* values, float limit, std::size_t count) {
+  const std::int32_t most = magnitude_bits(&limit);
+  std::int32_t beyond = 0;  // negative as soon as one difference was
+  for (std::size_t i = 0; i < count; ++i) beyond |= most - magnitude_bits(values + i);
+  return beyond >= 0;
+}
+
+void inspect_loop(const float* values, std::size_t count, std::int32_t* largest_bits, double* sum_of_squares) {
+  std::int32_t largest[kInspectionLanes] = {};
+  double squares[kInspectionLanes] = {};
+  const auto add = [&](std::size_t element, std::size_t lane) {
+    const std::int32_t bits = magnitude_bits(values + element);
+    largest[lane] = largest[lane] > bits ? largest[lane] : bits;
+    const auto value = static_cast<double>(values[element]);
+    squares[lane] += value * value;
+  };
+  std::size_t done = 0;
+  for (; done + kInspectionLanes <= count; done += kInspectionLanes) {
+    for (std::size_t lane = 0; lane < kInspectionLanes; ++lane) add(done + lane, lane);
+  }
+  for (std::size_t lane = 0; done + lane < count; ++lane) add(done + lane, lane);
+  for (std::size_t width = kInspectionLanes / 2; width > 0; width /= 2) {
+    for (std::size_t lane = 0; lane < width; ++lane) {
+      squares[lane] += squares[lane + width];
+      largest[lane] = largest[lane] > largest[lane + width] ? largest[lane] : largest[lane + width];
+    }
+  }
+  *largest_bits = largest[0];
+  *sum_of_squares = squares[0];
+}
 
 // Stores that go round the cache: the target is not read first (which halves the traffic to memory), and the slabs that
 // the next payload lands in stay cached.

@@ -24,6 +24,23 @@ void finalise(std::span<float> sum, float inverse_total);
 // 64-bit XXH3 of a payload (https://github.com/Cyan4973/xxHash, doc/xxhash_spec.md), seed 0. Little-endian hosts only.
 std::uint64_t checksum(std::span<const std::byte> bytes);
 
+// Is every |value| at most `limit` (finite, not negative: asserted)? A NaN is within no limit, whatever its sign and
+// payload. True for no values.
+[[nodiscard]] bool all_within(std::span<const float> values, float limit);
+// The index of the first that is not, or values.size(). For error messages: one element at a time.
+[[nodiscard]] std::size_t first_not_within(std::span<const float> values, float limit);
+
+// What one pass over a span tells about its numbers.
+struct Inspection {
+  float largest = 0;          // max |value|; infinity where any is infinite or not a number
+  double sum_of_squares = 0;  // infinity in that case
+  bool finite = true;
+};
+// The squares are added up in float64 over kInspectionLanes partial sums (element i belongs to lane i % 16), which are
+// then folded in halves: the same bits on every machine.
+inline constexpr std::size_t kInspectionLanes = 16;
+[[nodiscard]] Inspection inspect(std::span<const float> values);
+
 // Copies a whole chunk that nobody here reads again soon: where the machine can, past the cache.
 void copy_streaming(std::span<std::byte> to, std::span<const std::byte> from);
 

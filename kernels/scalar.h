@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/ops.h"
+
 namespace papilio::kernels::scalar {
 
 // As in kernels/ops.h, bit for bit (which NaN comes out of several is left open).
@@ -14,6 +16,8 @@ void accumulate_and_finalise(std::span<float> sum, float own_scale, float weight
                              float inverse_total);
 void finalise(std::span<float> sum, float inverse_total);
 std::uint64_t checksum(std::span<const std::byte> bytes);
+bool all_within(std::span<const float> values, float limit);
+Inspection inspect(std::span<const float> values);
 void copy_streaming(std::span<std::byte> to, std::span<const std::byte> from);
 
 }  // namespace papilio::kernels::scalar

@@ -24,6 +24,8 @@ std::string_view to_string(CutOff reason) {
     case CutOff::never_started: return "never-started";
     case CutOff::condemned: return "condemned";
     case CutOff::not_done: return "not-done";
+    case CutOff::non_finite: return "non-finite";
+    case CutOff::wild_norm: return "wild-norm";
   }
   return "unknown";
 }
@@ -55,9 +57,6 @@ std::string_view to_string(Notice::Kind kind) {
 }
 
 namespace {
-
-// False for what is not a number, too.
-bool weight_is_valid(double weight) { return weight >= kMinimumWeight && weight <= kMaximumWeight; }
 
 float inverse_total(double total_weight, Coverage in) {
   return static_cast<float>(1.0 / (mutated(Mutation::wrong_denominator) ? std::popcount(in) : total_weight));

@@ -27,6 +27,7 @@
 
 #include "engine/base/ids.hpp"
 #include "engine/base/time.hpp"
+#include "engine/core/numbers.hpp"
 #include "engine/core/partition.hpp"
 
 namespace papilio::core {
@@ -44,6 +45,8 @@ enum class CutOff : std::uint8_t {
   never_started,          // not one shard of it came
   condemned,              // a majority of the members have lost it
   not_done,               // the others had everything long ago, and it did not
+  non_finite,             // it sent NaN, infinity, or what would overflow an average
+  wild_norm,              // the norm policy refused its contribution
 };
 [[nodiscard]] std::string_view to_string(CutOff reason);
 
@@ -63,11 +66,6 @@ enum class Verdict : std::uint8_t {
 [[nodiscard]] constexpr bool is_violation(Verdict verdict) {
   return verdict != Verdict::accept && verdict != Verdict::late;
 }
-
-// Weights are counts of samples or proportions of them. Within these bounds neither the sum of kMaximumMembers weights
-// nor its reciprocal leaves the range of a float, so that no member can turn an average into infinities.
-inline constexpr double kMinimumWeight = 1e-9;
-inline constexpr double kMaximumWeight = 1e9;
 
 // What is sent first where both could be. Averages first keeps them in the cache of a fast machine; contributions first
 // keeps a slow line busy to the end, because nothing that is sent last waits for anybody else's answer.

@@ -5,8 +5,8 @@
 #include <sys/random.h>
 
 #include <algorithm>
-#include <cmath>
 #include <condition_variable>
+#include <cstdio>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -23,6 +23,7 @@
 #include "engine/node/engine.hpp"
 #include "engine/node/group.hpp"
 #include "engine/node/state_directory.hpp"
+#include "kernels/ops.h"
 #include "transport/io.hpp"
 
 namespace papilio {
@@ -44,6 +45,11 @@ struct Kept {
   std::optional<node::BanStore> store;
   std::vector<core::ConductRecord> records;
 };
+std::string text_of(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.9g", value);
+  return text;
+}
 
 struct AllReduceCall {
   std::span<float> gradient;
@@ -163,25 +169,23 @@ class LoopNode final : public Node, private node::EngineEvents {
     AllReduceCall call{.gradient = gradient, .weight = weight, .promise = {}};
     std::future<RoundReport> future = call.promise.get_future();
     RoundReport refused;
-    if (gradient.size() != config_.elements) {
-      refused.error = "all_reduce: the gradient has " + std::to_string(gradient.size()) +
-                      " elements, the node was "
-                      "started for " +
-                      std::to_string(config_.elements);
-    } else if (!std::isfinite(weight) || weight < core::kMinimumWeight || weight > core::kMaximumWeight) {
-      refused.error = "all_reduce: weight " + std::to_string(weight) + " is not between 1e-9 and 1e9";
+    if (auto status = call_is_valid(gradient, weight); !status) {
+      refused.error = status.error().message;
+    } else if (status = reserve_round(); !status) {
+      refused.error = status.error().message;
+    } else if (status = numbers_are_good(gradient, weight); !status) {
+      refused.error = status.error().message;
+      const std::lock_guard lock(exchange_.mutex);
+      round_in_flight_ = false;
     } else {
       const std::lock_guard lock(exchange_.mutex);
-      if (exchange_.call || round_in_flight_) {
-        refused.error = "all_reduce: a round is in flight already; wait for its future";
-      } else if (exchange_.stop) {
-        refused.error = "all_reduce: the node was stopped";
-      } else {
-        round_in_flight_ = true;
+      if (!exchange_.stop) {
         exchange_.call = std::move(call);
         io_->wake();
         return future;
       }
+      round_in_flight_ = false;
+      refused.error = kStopped;
     }
     call.promise.set_value(std::move(refused));
     return future;
@@ -214,6 +218,41 @@ class LoopNode final : public Node, private node::EngineEvents {
   }
 
  private:
+  static constexpr const char* kStopped = "all_reduce: the node was stopped";
+
+  [[nodiscard]] Status call_is_valid(std::span<float> gradient, double weight) const {
+    if (gradient.size() != config_.elements) {
+      return usage_error("all_reduce: the gradient has " + std::to_string(gradient.size()) +
+                         " elements, the node was started for " + std::to_string(config_.elements));
+    }
+    if (!core::weight_is_valid(weight)) {
+      return usage_error("all_reduce: weight " + text_of(weight) +
+                         " is not between 1e-9 and 1e9; pass the number of samples behind the gradient");
+    }
+    return Done{};
+  }
+
+  // From here on the gradient is this call's, so that looking at it is no race with a round in flight.
+  Status reserve_round() {
+    const std::lock_guard lock(exchange_.mutex);
+    if (round_in_flight_) return usage_error("all_reduce: a round is in flight already; wait for its future");
+    if (exchange_.stop) return usage_error(kStopped);
+    round_in_flight_ = true;
+    return Done{};
+  }
+
+  // What the others would cut this node off for.
+  static Status numbers_are_good(std::span<const float> gradient, double weight) {
+    const float limit = core::largest_element(static_cast<float>(weight));
+    if (kernels::all_within(gradient, limit)) return Done{};
+    const std::size_t element = kernels::first_not_within(gradient, limit);
+    PAPILIO_ASSERT_VALUES(element < gradient.size(), element, gradient.size());
+    return runtime_error("all_reduce: element " + std::to_string(element) + " of the gradient is " +
+                         text_of(static_cast<double>(gradient[element])) + "; with weight " + text_of(weight) +
+                         " only finite values up to " + text_of(static_cast<double>(limit)) +
+                         " can be averaged: leave this gradient out, or lower the learning rate");
+  }
+
   // ---- the loop's side
 
   void run() {
@@ -221,8 +260,8 @@ class LoopNode final : public Node, private node::EngineEvents {
     while (take_commands()) {
       take_cleared();
       drop_banned();
-      join_round();
       group_.act(io_->now());
+      join_round();  // after it: nothing would wake a lone node that has just announced a round
       publish();
       engine_.turn(std::min(call_ ? call_->deadline : kNever, group_.next_deadline(io_->now())));
     }
@@ -476,6 +515,12 @@ Status check(const NodeConfig& config) {
   if (config.round_timeout < std::chrono::milliseconds(10) || config.round_timeout > std::chrono::hours(24)) {
     return usage_error("round-timeout: '" + format_duration(config.round_timeout) + "' is not a time from 10ms to 24h");
   }
+  if (!core::norm_action_of(config.norm_policy)) {
+    return usage_error("norm-policy: '" + config.norm_policy + "' is no policy: use off, clip or refuse");
+  }
+  if (!(config.norm_limit >= core::kMinimumNormLimit && config.norm_limit <= core::kMaximumNormLimit)) {
+    return usage_error("norm-limit: " + text_of(config.norm_limit) + " is not a factor from 1 to 1e6");
+  }
   return Done{};
 }
 
@@ -515,6 +560,7 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   mesh.self = *id;
   node::RoundDriverConfig rounds;
   rounds.self = *id;
+  rounds.norms = {.action = *core::norm_action_of(config.norm_policy), .limit = config.norm_limit};
   const node::GroupConfig group{.self = *id,
                                 .role = mesh.role,
                                 .elements = config.elements,

@@ -44,6 +44,10 @@ struct NodeConfig {
   Duration round_timeout = std::chrono::seconds(30);    // from a round's start to its deadline
   Duration connect_timeout = std::chrono::seconds(10);  // one dial, one handshake
   Duration join_timeout = std::chrono::seconds(120);    // until group_size members are there
+  // What becomes of contributions whose L2 norm is more than norm_limit (1 to 1e6) times the group's: off (they count
+  // as they are), clip (they are scaled down to that), refuse (their sender is cut off).
+  std::string norm_policy = "off";
+  double norm_limit = 8;
 };
 
 // What happened to one peer in one round.
@@ -51,9 +55,10 @@ struct PeerReport {
   PeerId peer;
   std::string address;
   Role role = Role::miner;
-  double weight = 0;                   // as it announced it
-  std::uint64_t contributions_in = 0;  // chunks of it that we reduced
-  std::uint64_t averages_in = 0;       // chunks it reduced for us
+  double weight = 0;                        // as it announced it
+  std::uint64_t contributions_in = 0;       // chunks of it that we reduced
+  std::uint64_t averages_in = 0;            // chunks it reduced for us
+  std::uint64_t contributions_clipped = 0;  // of contributions_in: scaled down by the norm policy
   std::uint64_t bytes_in = 0, bytes_out = 0;
   std::uint32_t shards_in_flight = 0;  // being sent at the moment of the report: 0 when a round is over
   bool cut_off = false;
@@ -120,6 +125,9 @@ class Node {
   // weighted by `weight` (positive, finite: the samples behind this gradient). The gradient belongs to the engine until
   // the future is ready, which is at the round's deadline at the latest. Every chunk is then either the average over
   // the members listed in the report or this node's own values, bit for bit. One round at a time.
+  // A gradient with a NaN, an infinity or a value too large to be averaged is refused at once: report.error names the
+  // first such element and its value, and the gradient is untouched. This is looked up on the calling thread (one pass
+  // at the speed of memory).
   virtual std::future<RoundReport> all_reduce(std::span<float> gradient, double weight) = 0;
 
   // Ends the round in flight: what is averaged stays averaged, the rest stays local; report.canceled is set.

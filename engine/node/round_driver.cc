@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -69,8 +70,34 @@ bool matches(std::uint64_t checksum, std::span<const std::byte> payload) {
 }
 
 core::Offence offence_of(CutOff reason) {
-  if (reason == CutOff::wrong_model) return core::Offence::wrong_model;
-  return reason == CutOff::damaged_bytes ? core::Offence::damaged_bytes : core::Offence::protocol;
+  switch (reason) {
+    case CutOff::wrong_model: return core::Offence::wrong_model;
+    case CutOff::damaged_bytes: return core::Offence::damaged_bytes;
+    case CutOff::non_finite: return core::Offence::non_finite;
+    case CutOff::wild_norm: return core::Offence::wild_norm;
+    default: return core::Offence::protocol;
+  }
+}
+
+// Slabs are page-aligned and fp32 is the only codec so far.
+std::span<const float> floats_of(std::span<const std::byte> payload) {
+  return {reinterpret_cast<const float*>(payload.data()), payload.size() / sizeof(float)};
+}
+
+std::string text_of(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.6g", value);
+  return text;
+}
+
+// The evidence against the sender of these values, of which one is beyond the limit.
+std::string bad_number(const char* kind, ChunkIndex chunk, std::span<const float> values, float limit) {
+  const std::size_t element = kernels::first_not_within(values, limit);
+  PAPILIO_ASSERT_VALUES(element < values.size(), element, values.size());
+  const float value = values[element];
+  const std::string excess = std::isfinite(value) ? ", beyond the largest that can be averaged, " + text_of(limit) : "";
+  return "element " + std::to_string(element) + " of its " + kind + " of chunk " + std::to_string(chunk) + " is " +
+         text_of(value) + excess;
 }
 
 Role role_of(transport::WireRole role) { return static_cast<Role>(role); }
@@ -78,7 +105,7 @@ Role role_of(transport::WireRole role) { return static_cast<Role>(role); }
 }  // namespace
 
 RoundDriver::RoundDriver(transport::Io& io, Mesh& mesh, RoundDriverConfig config, RoundDriverEvents& events)
-    : io_(io), mesh_(mesh), config_(config), events_(events) {}
+    : io_(io), mesh_(mesh), config_(config), events_(events), norms_(config.norms) {}
 
 std::span<float> RoundDriver::chunk_values(ChunkIndex chunk) const {
   const Range range = round_->plan().chunk(chunk);
@@ -165,6 +192,11 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
       config_.order == core::RoundOrder::averages_first || (config_.order == core::RoundOrder::automatic && any_local);
   round_.emplace(config, PartitionPlan::make(gradient.size(), plan_members, spec.chunk_bytes));
   chunk_checksums_.assign(round_->plan().chunk_count(), 0);
+  if (norms_.is_on()) {
+    const double squares = kernels::inspect(gradient).sum_of_squares;
+    const double rms = gradient.empty() ? 0 : std::sqrt(squares / static_cast<double>(gradient.size()));
+    norms_.begin(self, round_->members(), round_->plan().chunk_count(), rms);
+  }
   for (MemberIndex member = 0; member < spec.members.size(); ++member) {
     // Two clients need no connection: neither reduces, they owe each other nothing.
     const bool needed = round_->plan().chunks(self) > 0 || round_->plan().chunks(member) > 0;
@@ -391,16 +423,18 @@ void RoundDriver::handle_contribution(Peer& peer, const transport::Contribution&
   if (!matches(header.checksum, payload)) {
     return violate(peer, CutOff::damaged_bytes, "a contribution whose bytes do not match their checksum");
   }
+  const std::span<const float> values = floats_of(payload);
+  float scale = 1;
+  if (!numbers_are_good(peer, header, values, scale)) return;
   const std::optional<core::Reduction> reduction =
       round_->handle_contribution(peer.member, header.chunk, header.weight);
   PAPILIO_ASSERT(reduction.has_value());
-  // Slabs are page-aligned and fp32 is the only codec so far.
-  const std::span values(reinterpret_cast<const float*>(payload.data()), elements);
+  const float weight = reduction->weight * scale;  // of the values; the total counts the whole weight
   if (reduction->last) {
-    kernels::accumulate_and_finalise(chunk_values(header.chunk), reduction->own_scale, reduction->weight, values,
+    kernels::accumulate_and_finalise(chunk_values(header.chunk), reduction->own_scale, weight, values,
                                      reduction->inverse_total);
   } else {
-    kernels::accumulate(chunk_values(header.chunk), reduction->own_scale, reduction->weight, values);
+    kernels::accumulate(chunk_values(header.chunk), reduction->own_scale, weight, values);
   }
   round_->handle_reduced(header.chunk);
   if (reduction->last) {
@@ -408,6 +442,62 @@ void RoundDriver::handle_contribution(Peer& peer, const transport::Contribution&
     deliver_notices();
     if (!mutated(Mutation::forgotten_wake)) wake_senders();
   }
+}
+
+// Looks at a contribution before any of it is added, since the sum lies in the caller's gradient and nothing can be
+// taken back. False: its sender was cut off. `scale`: what the norm policy makes of its values.
+bool RoundDriver::numbers_are_good(Peer& peer, const transport::Contribution& header, std::span<const float> values,
+                                   float& scale) {
+  const float limit = core::largest_element(header.weight);
+  if (!norms_.is_on()) {
+    if (kernels::all_within(values, limit)) return true;
+  } else {
+    const kernels::Inspection inspection = kernels::inspect(values);
+    if (inspection.largest <= limit) {
+      return norm_is_good(peer, header, values, std::sqrt(inspection.sum_of_squares), scale);
+    }
+  }
+  violate(peer, CutOff::non_finite, bad_number("contribution", header.chunk, values, limit));
+  return false;
+}
+
+bool RoundDriver::norm_is_good(Peer& peer, const transport::Contribution& header, std::span<const float> values,
+                               double norm, float& scale) {
+  if (!norms_.knows_own(header.chunk)) {
+    norms_.handle_own(header.chunk, std::sqrt(kernels::inspect(chunk_values(header.chunk)).sum_of_squares));
+  }
+  const core::NormVerdict verdict = norms_.judge(peer.member, header.chunk, values.size(), norm);
+  if (verdict.action == core::NormAction::off) return true;
+  const std::string what = "a contribution to chunk " + std::to_string(header.chunk) + " whose norm is " +
+                           text_of(norm) + ", more than " + text_of(norms_.config().limit) + " times the group's " +
+                           text_of(verdict.group_norm);
+  if (verdict.action == core::NormAction::refuse) {
+    violate(peer, CutOff::wild_norm, what);
+    return false;
+  }
+  PeerReport& report = member_reports_[peer.member];
+  if (report.contributions_clipped == 0) {
+    spdlog::warn("{} ({}): clipped, like further ones of this round: {}", to_hex(peer.id), peer.address, what);
+  }
+  report.contributions_clipped += 1;
+  scale = static_cast<float>(verdict.scale);
+  return true;
+}
+
+// The same for an average, before it is written over the local values.
+bool RoundDriver::numbers_are_good(Peer& peer, const transport::Average& header, std::span<const float> values) {
+  if (!kernels::all_within(values, core::kLargestAverage)) {
+    violate(peer, CutOff::non_finite, bad_number("average", header.chunk, values, core::kLargestAverage));
+    return false;
+  }
+  if (!norms_.is_on()) return true;
+  const double norm = std::sqrt(kernels::inspect(values).sum_of_squares);
+  const double own = std::sqrt(kernels::inspect(chunk_values(header.chunk)).sum_of_squares);
+  if (!norms_.average_is_wild(values.size(), own, norm)) return true;
+  violate(peer, CutOff::wild_norm,
+          "its average of chunk " + std::to_string(header.chunk) + " has norm " + text_of(norm) +
+              ", this node's own gradient there " + text_of(own));
+  return false;
 }
 
 // A large gradient is out of the cache long before anybody reads this chunk again; a small one stays there.
@@ -430,6 +520,7 @@ void RoundDriver::handle_average(Peer& peer, const transport::Average& header, s
   if (!matches(header.checksum, payload)) {
     return violate(peer, CutOff::damaged_bytes, "an average whose bytes do not match their checksum");
   }
+  if (!numbers_are_good(peer, header, floats_of(payload))) return;
   round_->handle_average(peer.member, header.chunk, header.reducer, header.coverage, header.total_weight);
   if (!mutated(Mutation::unwritten_average)) write_average(values, payload);
   chunk_checksums_[header.chunk] = header.checksum;

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "engine/core/conduct.hpp"
+#include "engine/core/norm_policy.hpp"
 #include "engine/core/partition.hpp"
 #include "engine/core/round.hpp"
 #include "engine/node/mesh.hpp"
@@ -60,6 +61,7 @@ struct RoundDriverConfig {
   // How long shards of a round that has not begun here may wait before they are disregarded.
   Duration hold_timeout = std::chrono::seconds(120);
   core::RoundOrder order = core::RoundOrder::automatic;
+  core::NormPolicyConfig norms;
 };
 
 class RoundDriverEvents {
@@ -77,6 +79,7 @@ class RoundDriver {
   RoundDriver(transport::Io& io, Mesh& mesh, RoundDriverConfig config, RoundDriverEvents& events);
 
   // The gradient is the driver's until on_round_over. Members that are not connected are cut off at once.
+  // Its elements are within core::largest_element(weight).
   void begin(const RoundSpec& spec, std::span<float> gradient, double weight);
   void cancel();
   [[nodiscard]] bool in_round() const { return round_.has_value(); }
@@ -126,6 +129,11 @@ class RoundDriver {
   void resume_starved();
   void handle_contribution(Peer& peer, const transport::Contribution& header, std::span<const std::byte> payload);
   void handle_average(Peer& peer, const transport::Average& header, std::span<const std::byte> payload);
+  [[nodiscard]] bool numbers_are_good(Peer& peer, const transport::Contribution& header, std::span<const float> values,
+                                      float& scale);
+  [[nodiscard]] bool norm_is_good(Peer& peer, const transport::Contribution& header, std::span<const float> values,
+                                  double norm, float& scale);
+  [[nodiscard]] bool numbers_are_good(Peer& peer, const transport::Average& header, std::span<const float> values);
   void write_average(std::span<float> values, std::span<const std::byte> payload) const;
   void complete_chunk(ChunkIndex chunk);
   void run_finalisations();
@@ -151,6 +159,7 @@ class RoundDriver {
   std::unique_ptr<transport::SlabPool> pool_;
   std::vector<std::unique_ptr<transport::SlabPool>> old_pools_;  // until their last slab is back
 
+  core::NormPolicy norms_;
   std::optional<core::Round> round_;
   RoundSpec spec_;
   std::span<float> gradient_;

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -154,6 +155,114 @@ TEST_P(CpuLevel, ChecksumIsXxh3WhateverTheAlignment) {
   }
 }
 
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// Not a number in every way that bits can say it: quiet and signalling, both signs, the smallest and largest payload.
+constexpr std::uint32_t kNotANumber[] = {0x7fc00000U, 0xffc00000U, 0x7f800001U, 0xff800001U, 0x7fffffffU,
+                                         0xffffffffU, 0x7fbfffffU, 0xffbfffffU, 0x7fd5aaaaU};
+constexpr std::uint32_t kInfinities[] = {0x7f800000U, 0xff800000U};
+
+std::vector<float> all_bad_numbers() {
+  std::vector<float> all;
+  for (const std::uint32_t bits : kNotANumber) all.push_back(std::bit_cast<float>(bits));
+  for (const std::uint32_t bits : kInfinities) all.push_back(std::bit_cast<float>(bits));
+  return all;
+}
+
+// One bad number among good ones is found wherever it stands, and none is seen where there is none: the floats next to
+// the span hold a bad one, too.
+TEST_P(CpuLevel, OneBadNumberIsFoundAtEveryPlace) {
+  if (!runs_here()) return;
+  Random random(31);
+  constexpr float kLimit = 100;
+  std::vector<float> bad = all_bad_numbers();
+  for (const float beyond : {std::nextafter(kLimit, kInfinity), -std::nextafter(kLimit, kInfinity),
+                             std::numeric_limits<float>::max(), std::numeric_limits<float>::lowest()}) {
+    bad.push_back(beyond);
+  }
+  for (std::size_t length = 0; length <= 70; ++length) {
+    for (const std::size_t offset : {16, 1, 2, 3, 7}) {
+      Placed values(draw(random, Kind::ordinary, length), offset);
+      const std::span<float> span = values.span();
+      span.data()[-1] = span.data()[length] = std::numeric_limits<float>::quiet_NaN();
+      ASSERT_TRUE(operations().all_within(span.data(), kLimit, length));
+      for (std::size_t place = 0; place < length; ++place) {
+        const float kept = span[place];
+        for (const float each : bad) {
+          span[place] = each;
+          ASSERT_FALSE(operations().all_within(span.data(), kLimit, length)) << length << ", " << place;
+          ASSERT_FALSE(scalar::all_within(span, kLimit)) << length << ", " << place;
+        }
+        span[place] = place % 2 == 0 ? kLimit : -kLimit;  // the limit itself is within
+        ASSERT_TRUE(operations().all_within(span.data(), kLimit, length)) << length << ", " << place;
+        ASSERT_TRUE(scalar::all_within(span, kLimit)) << length << ", " << place;
+        span[place] = kept;
+      }
+    }
+  }
+}
+
+TEST_P(CpuLevel, LimitsFromNothingToEverything) {
+  if (!runs_here()) return;
+  constexpr float kTiny = std::numeric_limits<float>::denorm_min();
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  for (const std::size_t length : {1, 8, 33}) {
+    const auto within = [&](float value, float limit) {
+      const std::vector<float> values(length, value);
+      const bool answer = operations().all_within(values.data(), limit, length);
+      EXPECT_EQ(answer, scalar::all_within(values, limit)) << value << ", limit " << limit;
+      return answer;
+    };
+    EXPECT_TRUE(within(0.0F, 0.0F));
+    EXPECT_TRUE(within(-0.0F, 0.0F));
+    EXPECT_FALSE(within(kTiny, 0.0F));
+    EXPECT_FALSE(within(-kTiny, 0.0F));
+    EXPECT_TRUE(within(-kTiny, kTiny));
+    EXPECT_TRUE(within(-kLargest, kLargest));
+    for (const float bad : all_bad_numbers()) EXPECT_FALSE(within(bad, kLargest));
+  }
+}
+
+TEST_P(CpuLevel, InspectionMatchesTheScalarReferenceBitForBit) {
+  if (!runs_here()) return;
+  Random random(37);
+  for (const Kind kind : {Kind::ordinary, Kind::denormal, Kind::huge, Kind::any_bits}) {
+    for (const std::size_t length : lengths()) {
+      for (const std::size_t offset : {16, 1, 3}) {
+        Placed values(draw(random, kind, length), offset);
+        const std::span<float> span = values.span();
+        span.data()[-1] = span.data()[length] = std::numeric_limits<float>::quiet_NaN();
+        const Inspection wanted = scalar::inspect(span);
+        std::int32_t largest_bits = 0;
+        double sum_of_squares = 0;
+        operations().inspect(span.data(), length, &largest_bits, &sum_of_squares);
+        EXPECT_EQ(largest_bits < 0x7f800000, wanted.finite) << length;
+        if (!wanted.finite) continue;
+        EXPECT_EQ(std::bit_cast<float>(largest_bits), wanted.largest) << length;
+        EXPECT_EQ(std::bit_cast<std::uint64_t>(sum_of_squares), std::bit_cast<std::uint64_t>(wanted.sum_of_squares))
+            << length;
+      }
+    }
+  }
+}
+
+TEST_P(CpuLevel, InspectionFindsOneBadNumberAtEveryPlace) {
+  if (!runs_here()) return;
+  for (std::size_t length = 1; length <= 70; ++length) {
+    for (std::size_t place = 0; place < length; ++place) {
+      for (const float each : all_bad_numbers()) {
+        std::vector<float> values(length, 1.0F);
+        values[place] = each;
+        std::int32_t largest_bits = 0;
+        double sum_of_squares = 0;
+        operations().inspect(values.data(), length, &largest_bits, &sum_of_squares);
+        ASSERT_GE(largest_bits, 0x7f800000) << length << ", " << place;
+        ASSERT_FALSE(scalar::inspect(values).finite) << length << ", " << place;
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, CpuLevel, ::testing::ValuesIn(kCpuOperations),
                          [](const auto& level) { return std::string(level.param->name); });
 
@@ -183,7 +292,65 @@ TEST(Ops, ChecksumNoticesEveryFlippedBit) {
   }
 }
 
+TEST(Ops, InspectionTellsTheLargestAndTheSquares) {
+  const std::vector<float> values = {3, -4, 0, -0.0F, 1e-20F};
+  const Inspection ordinary = inspect(values);
+  EXPECT_EQ(ordinary.largest, 4);
+  EXPECT_DOUBLE_EQ(ordinary.sum_of_squares, 25);
+  EXPECT_TRUE(ordinary.finite);
+
+  // Squares of the largest floats, which float32 could not hold.
+  const std::vector<float> huge(1000, std::numeric_limits<float>::lowest());
+  const Inspection largest = inspect(huge);
+  EXPECT_EQ(largest.largest, std::numeric_limits<float>::max());
+  EXPECT_NEAR(std::sqrt(largest.sum_of_squares / 1000), double{std::numeric_limits<float>::max()}, 1e32);
+  EXPECT_TRUE(largest.finite);
+
+  // Squares of the smallest, which float32 would lose.
+  const std::vector<float> small(1000, std::numeric_limits<float>::denorm_min());
+  EXPECT_GT(inspect(small).sum_of_squares, 0);
+  EXPECT_EQ(inspect(small).largest, std::numeric_limits<float>::denorm_min());
+
+  for (const float bad : all_bad_numbers()) {
+    const Inspection inspection = inspect(std::vector<float>{1, bad, 2});
+    EXPECT_FALSE(inspection.finite);
+    EXPECT_EQ(inspection.largest, kInfinity);
+    EXPECT_EQ(inspection.sum_of_squares, kInfinity);
+  }
+}
+
+TEST(Ops, InspectionFollowsAPlainSum) {
+  Random random(41);
+  for (const std::size_t length : lengths()) {
+    const std::vector<float> values = draw(random, Kind::ordinary, length);
+    double wanted = 0;
+    float largest = 0;
+    for (const float value : values) {
+      wanted += static_cast<double>(value) * static_cast<double>(value);
+      largest = std::max(largest, std::abs(value));
+    }
+    EXPECT_NEAR(inspect(values).sum_of_squares, wanted, 1e-12 * wanted) << length;
+    EXPECT_EQ(inspect(values).largest, largest) << length;
+  }
+}
+
+TEST(Ops, TheFirstBadNumberIsNamed) {
+  std::vector<float> values(100, 1.0F);
+  EXPECT_EQ(first_not_within(values, 2), 100U);
+  values[70] = 3;
+  EXPECT_EQ(first_not_within(values, 2), 70U);
+  values[17] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(first_not_within(values, 2), 17U);
+  values[0] = -kInfinity;
+  EXPECT_EQ(first_not_within(values, 2), 0U);
+}
+
 TEST(Ops, EmptySpansAreFine) {
+  EXPECT_TRUE(all_within({}, 0));
+  EXPECT_EQ(first_not_within({}, 0), 0U);
+  EXPECT_EQ(inspect({}).largest, 0);
+  EXPECT_EQ(inspect({}).sum_of_squares, 0);
+  EXPECT_TRUE(inspect({}).finite);
   accumulate({}, 1, 1, {});
   accumulate_and_finalise({}, 1, 1, {}, 1);
   finalise({}, 1);
@@ -235,6 +402,13 @@ TEST(OpsDeathTest, RefusesUnequalAndOverlappingSpans) {
   EXPECT_DEATH(accumulate(all.first(10), 1, 1, all.subspan(50, 11)), "broken invariant.*values 10, 11");
   EXPECT_DEATH(accumulate(all.first(10), 1, 1, all.subspan(9, 10)), "broken invariant");
   accumulate(all.first(10), 1, 1, all.subspan(10, 10));  // side by side is fine
+}
+
+TEST(OpsDeathTest, RefusesALimitThatIsNone) {
+  const std::vector<float> values(3);
+  for (const float limit : {-1.0F, kInfinity, std::numeric_limits<float>::quiet_NaN()}) {
+    EXPECT_DEATH(static_cast<void>(all_within(values, limit)), "broken invariant");
+  }
 }
 
 }  // namespace

@@ -189,6 +189,12 @@ void add_node_options(CommandLine& command_line, NodeSettings& settings) {
   add_duration(app, "--round-timeout", settings.round_timeout, "From a round's start to its deadline.");
   add_duration(app, "--connect-timeout", settings.connect_timeout, "For one connection to be made.");
   add_duration(app, "--join-timeout", settings.join_timeout, "Until the whole group is there.");
+
+  add_choice(app, "--norm-policy", settings.norm_policy, {"off", "clip", "refuse"},
+             "What becomes of gradients that are much larger than the group's: nothing, they are scaled down, or their "
+             "sender is cut off. NaN and infinity are never averaged, whatever this says.");
+  add_number(app, "--norm-limit", settings.norm_limit, 1, 1e6,
+             "How many times the group's median norm is too much for --norm-policy.");
 }
 
 Status validate(NodeSettings& settings) {
@@ -234,6 +240,8 @@ NodeConfig node_config_of(const NodeSettings& settings, Fingerprint fingerprint,
   config.round_timeout = settings.round_timeout;
   config.connect_timeout = settings.connect_timeout;
   config.join_timeout = settings.join_timeout;
+  config.norm_policy = settings.norm_policy;
+  config.norm_limit = settings.norm_limit;
   return config;
 }
 

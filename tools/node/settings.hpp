@@ -49,6 +49,10 @@ struct NodeSettings {
   Duration connect_timeout = std::chrono::seconds(10);
   Duration join_timeout = std::chrono::seconds(120);
 
+  // What is believed of others
+  std::string norm_policy = "off";
+  double norm_limit = 8;
+
   static constexpr std::uint64_t kNoSlot = UINT64_MAX;
 };
 
