@@ -153,10 +153,14 @@ std::string RoundCheck::check_same(ChunkIndex chunk, const Average& average) con
   return {};
 }
 
-// Promise 5: nobody whom nothing befell is cut off.
+// Promise 5: nobody whom nothing befell is cut off. Who is through with the round may hang up; if it owed anything,
+// that shows in what is lacking.
 std::string RoundCheck::check_blame(MemberIndex self, const RoundReport& report) const {
   for (MemberIndex member = 0; member < hosts_.size(); ++member) {
     if (member == self || !report.peers[member].cut_off || !are_well(self, member) || may_be_outvoted(member)) continue;
+    const bool has_ended =
+        std::any_of(ended_.begin(), ended_.end(), [&](const Ended& end) { return end.member == member; });
+    if (has_ended && report.peers[member].reason == "connection-lost") continue;
     return "promise 5: " + name(member) + " was cut off (" + report.peers[member].reason +
            "), though nothing befell it";
   }
