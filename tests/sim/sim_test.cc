@@ -173,5 +173,25 @@ TEST_F(SimulatorTest, MembersFindEachOtherSoonAfterAFreeze) {
   EXPECT_EQ(run_scenario(scenario, nullptr).failure, "");
 }
 
+// A machine that lost its power and came back was refused as "already connected" by everybody, for as long as nobody
+// had anything to say to it.
+TEST_F(SimulatorTest, AMachineThatComesBackBetweenTwoRoundsIsLetIn) {
+  for (const bool client : {false, true}) {
+    Scenario scenario = quiet_scenario(3);
+    scenario.everybody_dials = false;
+    scenario.hosts[1].client = client;
+    // After the first round is over; the second begins when everybody is linked again.
+    scenario.mishaps.push_back({.mishap = Mishap::vanish,
+                                .round = 0,
+                                .after = std::chrono::seconds(1),
+                                .trigger = {},
+                                .host = 1,
+                                .lasts = std::chrono::seconds(2)});
+    const Outcome outcome = run_scenario(scenario, nullptr);
+    EXPECT_EQ(outcome.failure, "");
+    EXPECT_EQ(outcome.rounds, 6U);
+  }
+}
+
 }  // namespace
 }  // namespace papilio::sim

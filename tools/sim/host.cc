@@ -33,6 +33,14 @@ void Host::begin(const node::RoundSpec& spec, std::span<const float> gradient, d
   deadline_ = engine_->next_deadline();
 }
 
+void Host::say_progress() {
+  std::vector<PeerId> peers;  // one that is lost over it leaves the list
+  for (const auto& peer : engine_->mesh().peers()) peers.push_back(peer->id);
+  for (const PeerId& id : peers) {
+    if (node::Peer* const peer = engine_->mesh().find(id)) engine_->mesh().send_control(*peer, transport::Progress{});
+  }
+}
+
 void Host::die(transport::SimDeath death) {
   network_.kill_host(number_, death);
   engine_->mesh().abort_all();

@@ -49,6 +49,8 @@ class Host final : private node::EngineEvents {
   void start();
   void turn();
   void begin(const node::RoundSpec& spec, std::span<const float> gradient, double weight);
+  // To every peer.
+  void say_progress();
   // The round is over: the trainer takes the result and writes over the memory.
   void use_gradient() { std::fill(gradient_.begin(), gradient_.end(), -1e30F); }
   // Tears everything out, as the end of its process or power would, and forgets it.

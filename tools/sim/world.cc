@@ -137,6 +137,7 @@ void World::run_actions() {
       case ActionKind::begin_waiting: begin_waiting(action.host); break;
       case ActionKind::mishap: strike(action.index); break;
       case ActionKind::end_mishap: end_mishap(scenario_.mishaps[action.index]); break;
+      case ActionKind::nothing: break;  // a time to look again
     }
   }
 }

@@ -57,7 +57,7 @@ class World {
 
  private:
   enum class Stage : std::uint8_t { linking, rounding, leaving, over };
-  enum class ActionKind : std::uint8_t { open_round, begin_round, begin_waiting, mishap, end_mishap };
+  enum class ActionKind : std::uint8_t { open_round, begin_round, begin_waiting, mishap, end_mishap, nothing };
   struct Action {
     ActionKind kind;
     std::uint32_t host = 0;
@@ -100,6 +100,7 @@ class World {
   // ---- the course of events (course.cc)
   void coordinate();
   void link_up();
+  void chatter();
   void open_round(std::size_t index);
   [[nodiscard]] std::vector<std::uint32_t> draw_up_roster(std::size_t index);
   [[nodiscard]] node::RoundSpec spec_of(std::size_t index, const std::vector<std::uint32_t>& roster) const;
@@ -157,6 +158,7 @@ class World {
   std::size_t next_round_ = 0;
   bool open_scheduled_ = false;
   TimePoint link_by_ = kNever;
+  TimePoint chatter_at_{};
   bool anything_went_wrong_ = false;
   std::uint64_t rounds_ended_ = 0;
   Tally tally_;
