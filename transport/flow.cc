@@ -88,6 +88,7 @@ void Flow::parse_frames() {
     ParsedHeader parsed = parse_frame_header(header_bytes);
     if (parsed.fault != FrameFault::none) return fail(parsed.fault);
     header_ = std::move(parsed.header);
+    header_bytes_ += sizes_.header_bytes;
     head_filled_ = 0;
     reading_ = Reading::head;
     if (sizes_.payload_bytes > 0) {
@@ -95,6 +96,12 @@ void Flow::parse_frames() {
     }
     events_.on_frame(*this, header_, {}, 0);
   }
+}
+
+std::uint64_t Flow::payload_received() const {
+  const std::uint64_t headers = header_bytes_ + (reading_ == Reading::head ? head_filled_ : 0);
+  const std::uint64_t all = info().bytes_received;
+  return all > headers ? all - headers : 0;
 }
 
 void Flow::begin_payload() {

@@ -89,6 +89,8 @@ class Flow final : private StreamEvents {
   [[nodiscard]] bool holds() const { return holding_; }
   [[nodiscard]] bool is_idle() const { return !writing_ && control_.empty(); }
   [[nodiscard]] StreamInfo info() const { return stream_ != nullptr ? stream_->info() : StreamInfo{}; }
+  // Payload that has come so far, that of an unfinished frame included.
+  [[nodiscard]] std::uint64_t payload_received() const;
   [[nodiscard]] Address peer_address() const { return stream_ != nullptr ? stream_->peer_address() : Address{}; }
   void set_send_buffer(std::size_t bytes) {
     if (is_open()) stream_->set_send_buffer(bytes);
@@ -131,6 +133,7 @@ class Flow final : private StreamEvents {
   Header header_;
   Slab slab_;
   std::size_t left_to_discard_ = 0;
+  std::uint64_t header_bytes_ = 0;  // of all frames so far
 
   bool writing_ = false;
   bool writing_control_ = false;

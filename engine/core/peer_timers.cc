@@ -176,6 +176,13 @@ void Lateness::expect(MemberIndex member, std::uint64_t contribution_bytes, std:
   }
 }
 
+void Lateness::handle_back(MemberIndex member) {
+  Peer& peer = peers_[member];
+  peer.gone = false;
+  peer.reassessed = true;
+  peer.waiting_for = ~Coverage{0};
+}
+
 void Lateness::set_owes(MemberIndex member, Owes owes, TimePoint now) {
   Peer& peer = peers_[member];
   if (owes == peer.owes) return;

@@ -172,6 +172,8 @@ class Lateness {
   void handle_held_back(MemberIndex member, bool held_back) { peers_[member].held_back = held_back; }
   // Cut off or left: neither judged nor compared with.
   void handle_gone(MemberIndex member) { peers_[member].gone = true; }
+  // It is connected again: its clocks start anew from where it is.
+  void handle_back(MemberIndex member);
 
   // ---- what to do next
   // Who is late. Valid until the next call; a member is named again each time until handle_gone.

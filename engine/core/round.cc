@@ -77,7 +77,8 @@ bool is_mended_by_reconnecting(CutOff reason) {
 
 }  // namespace
 
-Round::Round(const RoundConfig& config, PartitionPlan plan) : config_(config), plan_(plan) {
+Round::Round(const RoundConfig& config, PartitionPlan plan)
+    : config_(config), plan_(plan), lateness_(config.lateness, plan.members(), config.self, config.start) {
   const std::uint32_t members = plan_.members();
   PAPILIO_ASSERT_VALUES(config_.self < members && members <= kMaximumMembers, config_.self, members);
   PAPILIO_ASSERT(weight_is_valid(config_.weight));
@@ -99,6 +100,8 @@ Round::Round(const RoundConfig& config, PartitionPlan plan) : config_(config), p
     chunk.in = coverage_of(config_.self);
     chunk.total_weight = config_.weight;
   });
+  config_.rates.resize(members);
+  expect_bytes();
   // A plan without reducers for some chunks cannot be: parts tile the gradient. A plan without any reducer has no
   // chunks.
   finalise_where_complete();
@@ -161,7 +164,7 @@ bool Round::owe_each_other(MemberIndex member) const { return may_reduce(config_
 
 TimePoint Round::next_deadline() const {
   if (over_) return kNever;
-  TimePoint next = std::min(config_.deadline, linger_until_);
+  TimePoint next = std::min({config_.deadline, linger_until_, lateness_.next_tick()});
   if (!reduce_by_passed_) next = std::min(next, config_.reduce_by);
   if (in_trouble_ && !settle_by_passed_) next = std::min(next, config_.settle_by);
   for (MemberIndex member = 0; in_trouble_ && member < members(); ++member) {
@@ -295,6 +298,7 @@ void Round::handle_cut_off(MemberIndex member, CutOff reason) {
   peer.lost_at = TimePoint::min();  // to be dated at the next handle_time
   peer.requested.clear();
   peer.wants.clear();
+  lateness_.handle_gone(member);
   live_ &= ~coverage_of(member);
   contributing_ &= ~coverage_of(member);
   if (mutated(Mutation::counted_cut_off_member)) {
@@ -304,7 +308,8 @@ void Round::handle_cut_off(MemberIndex member, CutOff reason) {
     peer.suspects |= coverage_of(config_.self);
     notices_.push_back({.kind = Notice::Kind::suspect, .member = member});
   }
-  if (!is_mended_by_reconnecting(reason) || reason == CutOff::condemned) {
+  const bool is_told_with_evidence = reason == CutOff::slow || reason == CutOff::never_started;
+  if (!is_told_with_evidence && (!is_mended_by_reconnecting(reason) || reason == CutOff::condemned)) {
     notices_.push_back({.kind = Notice::Kind::cut_off, .to = config_.self, .member = member});
   }
   for (Part& part : parts_) {
@@ -331,6 +336,7 @@ bool Round::handle_resumed(MemberIndex member) {
     }
   }
   in_trouble_ = true;
+  lateness_.handle_back(member);
   peer.cut_off = CutOff::none;
   peer.lost_at = kNever;
   peer.times_resumed += 1;
@@ -389,13 +395,63 @@ void Round::handle_time(TimePoint now) {
     }
   }
   cut_off_late(now);
+  cut_off_not_done(now);
   if (now < config_.deadline || mutated(Mutation::forgotten_deadline)) return;
   if (!reduce_by_passed_) stop_waiting_for_contributions();
   finish_with_what_is_there();
 }
 
-// Those few that have not everything while the others wait: not for ever.
+// What the member has not given to this one, as far as it may be blamed for it.
+Owes Round::owes(MemberIndex member) const {
+  bool owes_averages = false;
+  for (MemberIndex part = 0; part < members(); ++part) {
+    const ChunkIndex begin = plan_.first_chunk(part);
+    const bool is_reduced = is_reduced_here(part);
+    if (!is_reduced && holder(part) != member) continue;
+    for (ChunkIndex index = begin; index < begin + plan_.chunks(part); ++index) {
+      if (chunks_[index].state != ChunkState::open) continue;
+      if (is_reduced && (missing(part, index) & coverage_of(member)) != 0) return Owes::contributions;
+      owes_averages |= !is_reduced;
+    }
+  }
+  if (owes_averages) return Owes::averages_only;
+  return peers_[member].is_done || !owe_each_other(member) ? Owes::nothing : Owes::done;
+}
+
+// Whenever authority over a part moves: how much is to come from whom.
+void Round::expect_bytes() {
+  std::uint64_t own_bytes = 0;
+  std::vector<std::uint64_t> bytes(members());
+  for (MemberIndex part = 0; part < members(); ++part) {
+    bytes[holder(part)] += plan_.part(part).size * sizeof(float);
+  }
+  own_bytes = bytes[config_.self];
+  for (MemberIndex member = 0; member < members(); ++member) {
+    const bool is_self = member == config_.self;
+    lateness_.expect(member, is_self ? 0 : own_bytes, is_self ? 0 : bytes[member], config_.rates[member]);
+  }
+}
+
 void Round::cut_off_late(TimePoint now) {
+  if (now < lateness_.next_tick() || over_) return;
+  for (MemberIndex member = 0; member < members(); ++member) {
+    if (is_live(member) && member != config_.self) lateness_.set_owes(member, owes(member), now);
+  }
+  const std::span<const LateMember> judged = lateness_.judge(now);
+  const std::vector<LateMember> late(judged.begin(), judged.end());
+  for (const LateMember& each : late) {
+    if (!is_live(each.member)) continue;
+    handle_cut_off(each.member, each.reason == LateReason::first_shard ? CutOff::never_started : CutOff::slow);
+    notices_.push_back({.kind = Notice::Kind::cut_off,
+                        .to = config_.self,
+                        .member = each.member,
+                        .evidence = describe(each),
+                        .is_sure = each.sure});
+  }
+}
+
+// Those few that have not everything while the others wait: not for ever.
+void Round::cut_off_not_done(TimePoint now) {
   if (over_ || unsettled_ > 0) return;
   Coverage done = coverage_of(config_.self);
   for (MemberIndex member = 0; member < members(); ++member) {
@@ -541,6 +597,7 @@ void Round::take_over(MemberIndex index, std::uint32_t distance) {
   part.answered = 0;
   part.held.assign(members(), {});
   part.spent.assign(members(), {});
+  expect_bytes();
   notices_.push_back({.kind = Notice::Kind::takeover, .part = index, .distance = distance});
   decide(index);
 }
@@ -575,6 +632,7 @@ void Round::yield(MemberIndex index, std::uint32_t distance) {
   part.relay = kEverybody;
   part.givers = coverage_of(holder(index));
   part.answer_due = true;
+  expect_bytes();
   update_over();
 }
 

@@ -22,6 +22,7 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -29,6 +30,7 @@
 #include "engine/base/time.hpp"
 #include "engine/core/numbers.hpp"
 #include "engine/core/partition.hpp"
+#include "engine/core/peer_timers.hpp"
 
 namespace papilio::core {
 
@@ -89,6 +91,9 @@ struct RoundConfig {
   // of the round so far.
   Duration linger_floor = std::chrono::seconds(2);
   double linger_fraction = 0.25;
+  LatenessConfig lateness;
+  // Bytes per second, each way, that each member qualified for; 0, or none at all: unknown.
+  std::vector<double> rates;
   bool averages_first = true;  // see RoundOrder
 };
 
@@ -136,6 +141,9 @@ struct Notice {
   MemberIndex part = 0;
   std::uint32_t distance = 0;
   ChunkBits first, second;
+  // Of a cut-off: what its timers say, and whether it is certain that the fault is not this node's own.
+  std::string evidence;
+  bool is_sure = false;
 };
 [[nodiscard]] std::string_view to_string(Notice::Kind kind);
 
@@ -174,6 +182,9 @@ class Round {
   [[nodiscard]] MemberIndex holder(MemberIndex part) const { return (part + parts_[part].distance) % members(); }
   // Somebody has lost somebody: members may ask each other for what they lack.
   [[nodiscard]] bool is_in_trouble() const { return in_trouble_; }
+  // Told of bytes, words and round trips by the shell as they come; asked here at every tick.
+  [[nodiscard]] Lateness& lateness() { return lateness_; }
+  [[nodiscard]] const Lateness& lateness() const { return lateness_; }
   // Whether a new connection would let it go on in this round.
   [[nodiscard]] bool may_resume(MemberIndex member) const;
   // Members without whose contributions this one cannot finish a chunk.
@@ -288,7 +299,10 @@ class Round {
   void stop_waiting_for_contributions();
   void finish_with_what_is_there();
   void cut_short();
+  void cut_off_not_done(TimePoint now);
   void cut_off_late(TimePoint now);
+  [[nodiscard]] Owes owes(MemberIndex member) const;
+  void expect_bytes();
 
   void review_parts();
   void take_over(MemberIndex part, std::uint32_t distance);
@@ -314,6 +328,7 @@ class Round {
   std::vector<ChunkIndex> to_finalise_;  // chunks that are complete without a further contribution
   std::deque<Notice> notices_;
   std::uint64_t unsettled_ = 0;
+  Lateness lateness_;
   TimePoint linger_until_ = kNever;
   bool in_trouble_ = false;  // anybody has lost anybody: what seems unasked may be somebody's older view
   bool settle_by_passed_ = false;

@@ -62,8 +62,11 @@ struct PeerReport {
   std::uint64_t bytes_in = 0, bytes_out = 0;
   std::uint32_t shards_in_flight = 0;  // being sent at the moment of the report: 0 when a round is over
   bool cut_off = false;
-  bool banned = false;                  // by this node, when the round was over
-  std::string reason;                   // why it was cut off; empty otherwise
+  bool banned = false;   // by this node, when the round was over
+  std::string reason;    // why it was cut off; empty otherwise
+  std::string evidence;  // what its timers said, where they are the reason
+  // Timers of this round; negative: not known.
+  double round_trip_ms = -1, first_shard_ms = -1, longest_gap_ms = -1, rate_bytes_per_s = -1, lag_ms = -1;
   std::uint32_t times_resumed = 0;      // its connection was lost and came back
   std::optional<std::uint64_t> digest;  // of its result, as it said; none: it did not get that far
 };

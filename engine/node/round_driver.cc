@@ -69,10 +69,19 @@ bool matches(std::uint64_t checksum, std::span<const std::byte> payload) {
   return kernels::checksum(payload) == checksum || mutated(Mutation::skipped_checksum);
 }
 
+std::uint64_t payload_received(const Peer& peer) {
+  std::uint64_t bytes = 0;
+  for (const transport::Flow* flow : peer.flows) bytes += flow->payload_received();
+  return bytes;
+}
+
 core::Offence offence_of(CutOff reason) {
   switch (reason) {
     case CutOff::wrong_model: return core::Offence::wrong_model;
     case CutOff::damaged_bytes: return core::Offence::damaged_bytes;
+    case CutOff::slow: return core::Offence::slow;
+    case CutOff::never_started:
+    case CutOff::not_done: return core::Offence::missing;
     case CutOff::non_finite: return core::Offence::non_finite;
     case CutOff::wild_norm: return core::Offence::wild_norm;
     default: return core::Offence::protocol;
@@ -162,6 +171,7 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
     member_peers_[member] = peer;
     if (peer == nullptr) continue;
     peer->member = member;
+    peer->payload_seen = payload_received(*peer);
     report.address = peer->address;
     report.role = role_of(peer->role);
     any_local |= peer->is_local_host;
@@ -179,6 +189,9 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   config.resume_grace = config_.resume_grace;
   config.linger_floor = config_.linger_floor;
   config.linger_fraction = config_.linger_fraction;
+  config.lateness = config_.lateness;
+  for (const PlanMember& member : plan_members) config.rates.push_back(member.rate);
+  next_pulse_ = saturating_add(began_, config_.pulse_interval);
   config.reducers = 0;
   for (MemberIndex member = 0; member < spec.members.size(); ++member) {
     if (spec.members[member].reduces) config.reducers |= coverage_of(member);
@@ -233,7 +246,7 @@ void RoundDriver::skip_rounds_to(RoundId round) {
 TimePoint RoundDriver::next_deadline() const {
   TimePoint next = kNever;
   if (round_ && !round_->is_over()) {
-    next = round_->next_deadline();
+    next = std::min(round_->next_deadline(), next_pulse_);
   } else if (round_ && shards_in_flight_ == 0) {
     next = io_.now();  // over since begin(): no event will come
   } else if (round_ && io_.now() < round_->config().deadline) {
@@ -246,6 +259,8 @@ TimePoint RoundDriver::next_deadline() const {
 void RoundDriver::handle_time(TimePoint now) {
   if (round_) {
     const bool is_due = now >= round_->next_deadline();
+    if (now >= round_->lateness().next_tick()) feed_timers(now);
+    if (now >= next_pulse_) send_pulses(now);
     round_->handle_time(now);
     if (is_due) act();
   }
@@ -281,6 +296,7 @@ void RoundDriver::finish_if_over() {
     }
     return;
   }
+  feed_timers(io_.now());
   drop_unreleased();
   RoundReport report = make_report();
   last_round_ = spec_.round;
@@ -346,6 +362,12 @@ RoundReport RoundDriver::make_report() {
     peer.contributions_in = round_->contributions_in(member);
     peer.averages_in = round_->averages_in(member);
     peer.times_resumed = round_->times_resumed(member);
+    const core::TimerReport timers = round_->lateness().report(member, io_.now());
+    peer.round_trip_ms = timers.round_trip_ms;
+    peer.first_shard_ms = timers.first_shard_ms;
+    peer.longest_gap_ms = timers.longest_gap_ms;
+    peer.rate_bytes_per_s = timers.rate_bytes_per_s;
+    peer.lag_ms = timers.lag_ms;
     peer.cut_off = round_->cut_off(member) != CutOff::none;
     if (peer.cut_off) peer.reason = to_string(round_->cut_off(member));
     report.bytes_received += peer.bytes_in;
@@ -543,6 +565,7 @@ void RoundDriver::handle_peer_joined(Peer& peer) {
   const MemberIndex member = member_of(peer.id);
   if (member == kNotAMember || member == round_->config().self || !round_->may_resume(member)) return;
   peer.member = member;
+  peer.payload_seen = 0;
   member_peers_[member] = &peer;
   member_reports_[member].address = peer.address;
   member_reports_[member].role = role_of(peer.role);
@@ -568,6 +591,7 @@ bool RoundDriver::handle_control(Peer& peer, const transport::Header& header) {
   if (round <= last_round_) return true;
   if (!round_ || round > spec_.round) return keep_for_later(peer, header);
   if (peer.member == kNotAMember) return true;
+  round_->lateness().handle_heard(peer.member, io_.now());
   const Verdict verdict = handle_notice(peer, header);
   if (is_violation(verdict)) {
     violate(peer, CutOff::protocol, "word about a part that is " + std::string(to_string(verdict)));
@@ -590,6 +614,8 @@ Verdict RoundDriver::handle_notice(Peer& peer, const transport::Header& header) 
   if (const auto* done = std::get_if<transport::Done>(&header)) {
     member_reports_[from].digest = done->digest;
     round_->handle_done(from);
+  } else if (const auto* pulse = std::get_if<transport::Pulse>(&header)) {
+    round_->lateness().handle_waiting(from, pulse->waiting_for);
   } else if (const auto* resume = std::get_if<transport::Resume>(&header)) {
     handle_resume(peer, *resume);
   } else if (const auto* suspect = std::get_if<transport::Suspect>(&header)) {
@@ -633,16 +659,54 @@ void RoundDriver::tell(const core::Notice& notice) {
           .round = spec_.round, .part = notice.part, .contributions = notice.first, .averages = notice.second};
       break;
     case Kind::done: header = transport::Done{.round = spec_.round, .digest = digest()}; break;
-    case Kind::cut_off:
-      if (Peer* const peer = member_peers_[notice.member]) {
-        mesh_.drop(*peer, "cut off: " + std::string(to_string(round_->cut_off(notice.member))));
-      }
-      return;
+    case Kind::cut_off: return cut_link(notice);
   }
   for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
     Peer* const peer = member_peers_[member];
     const bool is_for_it = notice.to == core::kEverybody ? round_->is_live(member) : notice.to == member;
     if (peer != nullptr && is_for_it) mesh_.send_control(*peer, header);
+  }
+}
+
+void RoundDriver::cut_link(const core::Notice& notice) {
+  const CutOff reason = round_->cut_off(notice.member);
+  PeerReport& report = member_reports_[notice.member];
+  report.evidence = notice.evidence;
+  Peer* const peer = member_peers_[notice.member];
+  if (peer == nullptr) return;
+  const std::string why = notice.evidence.empty() ? std::string(to_string(reason)) : notice.evidence;
+  spdlog::warn("{} ({}): cut off in round {}: {}{}", to_hex(peer->id), peer->address, spec_.round, why,
+               notice.evidence.empty() || notice.is_sure ? "" : "; it may as well be this node's own line");
+  // What others say, or what may be this node's own doing, is no offence.
+  const bool is_offence = reason == CutOff::not_done || (notice.is_sure && !notice.evidence.empty());
+  if (is_offence) events_.on_offence(*peer, offence_of(reason), why + " in round " + std::to_string(spec_.round));
+  mesh_.drop(*peer, "cut off: " + why);
+}
+
+// Bytes are counted on the connections, so that those of an unfinished shard are seen as well.
+void RoundDriver::feed_timers(TimePoint now) {
+  core::Lateness& lateness = round_->lateness();
+  for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
+    Peer* const peer = member_peers_[member];
+    if (peer == nullptr || peer->flows.empty()) continue;
+    const std::uint64_t received = payload_received(*peer);
+    if (received > peer->payload_seen) lateness.handle_bytes(member, now, received - peer->payload_seen);
+    peer->payload_seen = std::max(peer->payload_seen, received);
+    const Duration round_trip = peer->flows.front()->info().round_trip;
+    if (round_trip > Duration::zero()) lateness.handle_round_trip(member, round_trip);
+    lateness.handle_held_back(member, std::any_of(peer->flows.begin(), peer->flows.end(),
+                                                  [](const transport::Flow* flow) { return flow->holds(); }));
+  }
+}
+
+void RoundDriver::send_pulses(TimePoint now) {
+  next_pulse_ = saturating_add(now, config_.pulse_interval);
+  if (round_->is_over()) return;
+  const transport::Pulse pulse{.round = spec_.round, .waiting_for = round_->waiting_for()};
+  // By index: a flow that fails while it sends changes the list.
+  // NOLINTNEXTLINE(modernize-loop-convert)
+  for (std::size_t member = 0; member < member_peers_.size(); ++member) {
+    if (member_peers_[member] != nullptr) mesh_.send_control(*member_peers_[member], pulse);
   }
 }
 

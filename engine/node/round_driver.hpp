@@ -53,6 +53,9 @@ struct RoundDriverConfig {
   // of the round so far.
   Duration linger_floor = std::chrono::seconds(2);
   double linger_fraction = 0.25;
+  core::LatenessConfig lateness;
+  // How often members tell each other that they are alive, and for whom they wait.
+  Duration pulse_interval = std::chrono::milliseconds(250);
   Borrow borrow = Borrow::automatic;
   // `automatic` borrows everything from this size of gradient on, and nothing below it.
   std::size_t borrow_from_bytes = std::size_t{4} << 20U;
@@ -146,6 +149,9 @@ class RoundDriver {
   bool keep_for_later(Peer& peer, const transport::Header& header);
   void tell_resume(Peer& peer);
   void tell(const core::Notice& notice);
+  void cut_link(const core::Notice& notice);
+  void feed_timers(TimePoint now);
+  void send_pulses(TimePoint now);
   void deliver_notices();
   // After any event that the round was told: computes, tells and sends what became possible.
   void act();
@@ -165,6 +171,7 @@ class RoundDriver {
   std::span<float> gradient_;
   RoundId last_round_ = 0;
   TimePoint began_{};
+  TimePoint next_pulse_ = kNever;
   Borrow borrow_ = Borrow::nothing;  // in this round; not automatic
   bool borrow_averages_ = false;
   std::vector<Peer*> member_peers_;  // by member; null: not connected, or this node
