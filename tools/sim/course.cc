@@ -153,7 +153,8 @@ void World::note_disturbances(std::size_t index, RoundCheck& check) const {
     if (begin.other_epoch) check.handle_other_model(host);
     for (const std::uint32_t other : check.hosts()) {
       if (host >= other) continue;
-      const bool are_strange = want_link(host, other) && !links_.are_linked(host, other);
+      const bool both_clients = scenario_.hosts[host].client && scenario_.hosts[other].client;
+      const bool are_strange = !both_clients && !links_.are_linked(host, other);
       if (are_strange || links_.are_apart(host, other)) check.disturb_pair(host, other, now());
     }
   }
