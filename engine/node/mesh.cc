@@ -44,6 +44,8 @@ transport::SocketOptions default_socket_options(bool local_host, const std::stri
 
 Mesh::Mesh(transport::Io& io, MeshConfig config, MeshEvents& events)
     : io_(io), config_(std::move(config)), events_(events), next_session_(Random::mix(config_.seed + 1)) {
+  // Others may hold links to the process that ran here before this one, and say so: as good as a loss.
+  lost_last_ = io_.now();
   for (const transport::Address& address : config_.peers) add_address(address);
 }
 
@@ -305,7 +307,11 @@ void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
     establish(connection);
     return wake_sender(*peer);
   }
-  if (peer != nullptr) return refuse(connection, {RefusalReason::same_peer, "already connected"});
+  if (peer != nullptr) {
+    // Or its machine started again without a word, and knows nothing of that link: then this is answered by a reset.
+    for (Flow* const flow : std::vector<Flow*>(peer->flows)) flow->send_control(transport::Ready{hello.flows});
+    return refuse(connection, {RefusalReason::same_peer, "already connected"});
+  }
   connection.stage = Stage::awaiting_ready;
   connection.flow.send_control(own_hello(hello.session, 0, hello.flows));
 }
