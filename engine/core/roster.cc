@@ -172,7 +172,7 @@ void Rostering::handle_due(TimePoint now, bool due) {
 
 void Rostering::handle_time(TimePoint now) {
   if (lease_ && now >= lease_->until) release(now);
-  if (collecting_) look_at_answers(now);
+  if (collecting_) look_at_answers(now, true);
   if (may_propose() && now >= own_turn()) propose(now);
   check_invariants();
 }
@@ -215,7 +215,7 @@ void Rostering::handle_peer_left(TimePoint now, const PeerId& id) {
   if (of_next_epoch_ && of_next_epoch_->ballot.proposer == id) of_next_epoch_.reset();
   if (collecting_) {
     set_said(id, Said::gone);
-    look_at_answers(now);
+    look_at_answers(now, false);
   }
   check_invariants();
 }
@@ -381,7 +381,7 @@ RosterVerdict Rostering::handle_foreign_commit(TimePoint now, const Known& from,
   if (collecting_) {
     if (names(commit, sender)) set_said(sender, Said::began_elsewhere);
     pass_on(now, sender, commit);
-    look_at_answers(now);
+    look_at_answers(now, false);
   } else if (lease_ && lease_->holder == sender) {
     release(now);
   }
@@ -462,7 +462,6 @@ void Rostering::propose(TimePoint now) {
   collecting.answer_by = saturating_add(now, config_.ack_grace);
   // Early enough that a commit then still reaches everybody within the lease.
   collecting.give_up = saturating_add(now, config_.lease - config_.ack_grace);
-  collecting.stale_at = saturating_add(now, config_.lease - config_.ack_grace / 2);
   promised_ = proposal.ballot;
   deferred_.reset();
 
@@ -473,7 +472,7 @@ void Rostering::propose(TimePoint now) {
   send(std::move(others), proposal);
   collecting_ = std::move(collecting);
   set_said(config_.self, Said::acknowledged);
-  look_at_answers(now);
+  look_at_answers(now, false);
 }
 
 // Everybody who is here and at this epoch; of more than a group can hold, those that this round's order prefers.
@@ -535,7 +534,7 @@ RosterVerdict Rostering::handle_answer(TimePoint now, const PeerId& from, const 
     }
     default: set_said(from, Said::refused); break;
   }
-  look_at_answers(now);
+  look_at_answers(now, false);
   check_invariants();
   return RosterVerdict::accepted;
 }
@@ -549,13 +548,14 @@ void Rostering::set_said(const PeerId& peer, Said said) {
   }
 }
 
-// Commits when nobody's answer is outstanding, or long enough.
-void Rostering::look_at_answers(TimePoint now) {
+// Commits when nobody's answer is outstanding, or long enough; the latter only once all that has arrived was read.
+void Rostering::look_at_answers(TimePoint now, bool may_give_up) {
   Collecting& own = *collecting_;
-  if (now >= own.stale_at) return withdraw(now);
+  // This node was asleep: the others may have given it up, and what they answered since may still be unread.
+  if (now >= saturating_add(own.answer_by, config_.ack_grace / 2)) return withdraw(now);
   const auto count = [&](Said said) { return std::count(own.said.begin(), own.said.end(), said); };
-  if ((count(Said::nothing) > 0 || !own.passed_on.empty()) && now < own.answer_by) return;
-  if (count(Said::busy) > 0 && now < own.give_up) {
+  if ((count(Said::nothing) > 0 || !own.passed_on.empty()) && !(may_give_up && now >= own.answer_by)) return;
+  if (count(Said::busy) > 0 && !(may_give_up && now >= own.give_up)) {
     own.answer_by = own.give_up;
     return;
   }

@@ -237,7 +237,6 @@ class Rostering {
     std::vector<Said> said;  // by member
     TimePoint answer_by{};
     TimePoint give_up{};
-    TimePoint stale_at{};  // the first acknowledgements may have run out: this node was asleep
     // Somebody began another roster: it was passed on to those that it names, who get until answer_by.
     std::vector<std::uint64_t> passed_on;  // hashes
   };
@@ -264,7 +263,7 @@ class Rostering {
   void propose(TimePoint now);
   void choose_members(Proposal& proposal) const;
   void set_said(const PeerId& peer, Said said);
-  void look_at_answers(TimePoint now);
+  void look_at_answers(TimePoint now, bool may_give_up);
   void withdraw(TimePoint now);
 
   [[nodiscard]] Known* find(const PeerId& id);

@@ -54,6 +54,7 @@ struct WorldOptions {
 struct Begun {
   std::uint64_t group = 0;
   Roster roster;
+  PeerId proposer;
   TimePoint when{};
 };
 
@@ -125,6 +126,7 @@ class World {
     Link& link = link_of(one, other);
     if (!link.is_up) return;
     link.is_up = false;
+    link.down_since = now_;
     link.generation += 1;  // what is on its way is lost
     for (const auto& [here, there] : {std::pair(one, other), std::pair(other, one)}) {
       if (!hosts_[here].is_alive) continue;
@@ -181,8 +183,7 @@ class World {
     }
   }
 
-  bool keeps_going = true;        // rounds end, and the next is due
-  bool all_links_or_none = true;  // cuts are between sides or whole hosts: what is connected is connected to the same
+  bool keeps_going = true;  // rounds end, and the next is due
   std::uint64_t rounds_begun = 0;
   std::set<std::uint32_t> liars;
 
@@ -190,7 +191,7 @@ class World {
   struct Link {
     bool is_up = false;
     std::uint32_t generation = 0;
-    TimePoint up_since{};
+    TimePoint up_since{}, down_since{};
     TimePoint arrivals[2];  // per direction: a link keeps order
   };
   struct Event {
@@ -327,7 +328,8 @@ class World {
     if (!decided || each.begun.contains(decided->proposal.epoch)) return;
     const Roster roster = roster_of(*decided);
     first_proposed_.try_emplace(roster.epoch, now_);  // a roster of one needs no message
-    const Begun begun{.group = group_hash(roster), .roster = roster, .when = now_};
+    const Begun begun{
+        .group = group_hash(roster), .roster = roster, .proposer = decided->proposal.ballot.proposer, .when = now_};
     each.begun[roster.epoch] = begun;
     rounds_begun += 1;
     each.round_over = keeps_going ? now_ + milliseconds(300) + delay(milliseconds(300)) : kNever;
@@ -336,6 +338,17 @@ class World {
 
   [[nodiscard]] static bool names(const Roster& roster, const PeerId& id) {
     return std::any_of(roster.members.begin(), roster.members.end(), [&](const auto& each) { return each.peer == id; });
+  }
+
+  // From before that round was first proposed until now, or until that peer died.
+  bool was_linked(std::uint32_t index, const PeerId& id, TimePoint proposed) {
+    for (std::uint32_t other = 0; other < size(); ++other) {
+      if (id_of(hosts_[other].number) != id) continue;
+      const Link& link = link_of(index, other);
+      const bool still = link.is_up || (link.down_since > proposed && !hosts_[other].is_alive);
+      return other == index || (still && link.up_since < proposed - 2 * options_.most_delay);
+    }
+    return false;
   }
 
   void check_agreement(std::uint32_t index, const Begun& mine) {
@@ -355,7 +368,11 @@ class World {
       const auto theirs = peer.begun.find(mine.roster.epoch);
       if (theirs == peer.begun.end() || theirs->second.group == mine.group) continue;
       const bool expects = names(mine.roster, id_of(peer.number)) || names(theirs->second.roster, own_id);
-      EXPECT_FALSE(expects || all_links_or_none)
+      const auto knew_both = [&](std::uint32_t each) {
+        return was_linked(each, mine.proposer, proposed->second) &&
+               was_linked(each, theirs->second.proposer, proposed->second);
+      };
+      EXPECT_FALSE(expects || (knew_both(index) && knew_both(other)))
           << "seed " << seed_ << ": hosts " << index << " and " << other << " began the round of epoch "
           << mine.roster.epoch << " with " << mine.roster.members.size() << " and "
           << theirs->second.roster.members.size() << " members, " << to_milliseconds(theirs->second.when - mine.when)
@@ -465,7 +482,6 @@ void run_faults(std::uint64_t seed, const Faults& faults) {
                      .clients = hosts / 5,
                      .most_delay = milliseconds(1 + seed % 240),
                      .due_spread = milliseconds(seed % 3 == 0 ? 3000 : 100)});
-  world.all_links_or_none = !faults.single_links;
   Random& random = world.random();
   std::vector<std::uint32_t> side(hosts);  // hosts with the same number are connected, others are not
   const auto any = [&] { return static_cast<std::uint32_t>(random.below(hosts)); };
