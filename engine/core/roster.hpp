@@ -14,9 +14,9 @@
 // Guarantee. Call two members connected if their link is up from the first proposal of a round until both have begun
 // it or will not, and alive if what is sent to them is answered within a quarter of ack_grace.
 //   1. No two connected, alive members that are both at the epoch when the round is first proposed begin it with
-//      different rosters, if each is connected to the proposers of both. With links missing in between (A and B are
-//      connected, but neither proposer reaches both), still no member begins with a roster that names a connected,
-//      alive peer which has acknowledged and begun another.
+//      different rosters, where whole sides are cut apart and peers die. Where single links are missing (A and B are
+//      connected, but not to the same proposers), still no member begins with a roster that names a connected, alive
+//      peer which has begun with another.
 //   2. Among a set that is stable and connected, a round begins within begin_bound(f) after it is due, where f of the
 //      miners fail to act; nobody waits for the absent. Who comes late joins the next round.
 //   3. A partition lets each side go on with its own roster. Shards of one are told from those of the other by
