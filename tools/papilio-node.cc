@@ -9,6 +9,7 @@
 #include <mutex>
 #include <new>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include "engine/node/node.hpp"
@@ -16,6 +17,7 @@
 #include "engine/training/learner.hpp"
 #include "engine/training/trainer.hpp"
 #include "tools/common/command_line.hpp"
+#include "tools/node/bans.hpp"
 #include "tools/node/display.hpp"
 #include "tools/node/outcome.hpp"
 #include "tools/node/settings.hpp"
@@ -156,6 +158,7 @@ void Run::finish(const Status& status) {
 }
 
 int main_of_node(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "bans") return main_of_bans(argc - 1, argv + 1);
   CommandLine command_line(node_manual_page());
   NodeSettings settings;
   add_node_options(command_line, settings);

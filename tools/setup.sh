@@ -5,7 +5,7 @@
 papilio_packages=(
   g++ meson ninja-build pkg-config python3
   flatbuffers-compiler libflatbuffers-dev libuv1-dev liburing-dev libxxhash-dev libmimalloc-dev
-  libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libspdlog-dev
+  libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libspdlog-dev libsqlite3-dev
   libtorch-dev libopenblas0-pthread
 )
 papilio_test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format)

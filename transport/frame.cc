@@ -117,7 +117,7 @@ void build(Builder& builder, const Contribution& contribution) {
 void build(Builder& builder, const Average& average) {
   builder.Finish(wire::CreateAverage(builder, average.round, average.checksum, average.coverage, average.chunk,
                                      average.total_weight, static_cast<wire::Codec>(average.codec), average.model,
-                                     average.group));
+                                     average.group, average.reducer));
 }
 
 void build(Builder& builder, const Done& done) { builder.Finish(wire::CreateDone(builder, done.round, done.digest)); }
@@ -288,7 +288,8 @@ bool read(const wire::Average& table, Header& header) {
                    .total_weight = table.total_weight(),
                    .codec = static_cast<Codec>(table.codec()),
                    .model = table.model(),
-                   .group = table.group()};
+                   .group = table.group(),
+                   .reducer = table.reducer()};
   return true;
 }
 

@@ -123,6 +123,7 @@ struct Average {
   Codec codec = Codec::fp32;
   std::uint64_t model = 0;
   std::uint64_t group = 0;
+  MemberIndex reducer = 0;
 };
 struct Done {
   RoundId round = 0;

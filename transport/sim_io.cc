@@ -105,6 +105,7 @@ struct HostState {
   bool unplugged = false;  // died silently
   std::uint64_t up_bytes_per_s = 0, down_bytes_per_s = 0;
   TimePoint up_free{}, down_free{};
+  SimTamperer* tamperer = nullptr;
 };
 
 struct LinkState {
@@ -225,6 +226,7 @@ class SimStream final : public Stream, public SimItem {
   [[nodiscard]] bool usable() const { return state_ == State::open && !disposed_; }
   void try_read();
   void try_write();
+  void tamper(SimTamperer& tamperer);
   void fail(IoStatus status);
   void note(std::uint64_t kind, std::uint64_t value) const;
   [[nodiscard]] Core& core() const;
@@ -245,6 +247,7 @@ class SimStream final : public Stream, public SimItem {
   bool writing_ = false, written_ = false;
   std::array<WriteBuffer, kMaximumBuffersPerOperation> write_from_;
   std::size_t write_first_ = 0, write_count_ = 0;
+  std::vector<std::byte> tampered_;  // what is written in place of the owner's buffers
   WriteMode write_mode_ = WriteMode::copy;
   std::uint64_t bytes_received_ = 0, bytes_sent_ = 0;
 };
@@ -797,9 +800,21 @@ void SimStream::write(std::span<const WriteBuffer> buffers, WriteMode mode) {
   write_first_ = 0;
   write_count_ = buffers.size();
   write_mode_ = mode;
+  if (SimTamperer* const tamperer = core().host(host_.number_).tamperer) tamper(*tamperer);
   writing_ = true;
   if (broken_.code == IoCode::ok) try_write();
   host_.enqueue(*this);
+}
+
+void SimStream::tamper(SimTamperer& tamperer) {
+  tampered_.clear();
+  for (std::size_t i = 0; i < write_count_; ++i) {
+    tampered_.insert(tampered_.end(), write_from_[i].begin(), write_from_[i].end());
+  }
+  tamperer.on_write(core().connection(connection_).host[1 - side_], tampered_);
+  write_from_[0] = tampered_;
+  write_count_ = 1;
+  write_mode_ = WriteMode::copy;
 }
 
 void SimStream::leave(bool at_once) {
@@ -986,6 +1001,8 @@ std::size_t SimNetwork::planned_faults(std::uint32_t from, std::uint32_t to) con
 }
 
 void SimNetwork::refuse_connections(std::uint32_t host, bool refuse) { core_->host(host).refusing = refuse; }
+
+void SimNetwork::set_tamperer(std::uint32_t host, SimTamperer* tamperer) { core_->host(host).tamperer = tamperer; }
 
 void SimNetwork::kill_host(std::uint32_t host, SimDeath death) {
   HostState& state = core_->host(host);

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "engine/base/time.hpp"
 #include "transport/io.hpp"
@@ -55,6 +56,18 @@ enum class SimDeath : std::uint8_t {
   silent,  // power or cable gone: its peers see nothing, ever
 };
 
+// Stands between a host and the network, for hosts that do not send what their engine says: sees every write of the
+// host's streams, and decides what is sent in its place.
+class SimTamperer {
+ public:
+  // `bytes`: one write towards the other host; of a Flow, one whole frame. What is left there is sent: it may be
+  // changed, longer, or nothing at all. The writer is told that all it wrote was taken.
+  virtual void on_write(std::uint32_t to, std::vector<std::byte>& bytes) = 0;
+
+ protected:
+  ~SimTamperer() = default;
+};
+
 class SimNetwork {
  public:
   explicit SimNetwork(std::uint64_t seed, const SimOptions& options = {});
@@ -90,6 +103,8 @@ class SimNetwork {
   [[nodiscard]] std::size_t planned_faults(std::uint32_t from, std::uint32_t to) const;
   // New connections to the host are refused (or no longer).
   void refuse_connections(std::uint32_t host, bool refuse);
+  // From now on all that the host writes goes through the tamperer, which outlives the host; null: through none.
+  void set_tamperer(std::uint32_t host, SimTamperer* tamperer);
   // The host's Io delivers nothing any more but, in one last run_once, its streams' on_closed, so that their owner can
   // let go of everything; destroy it then. make_host starts the host anew.
   void kill_host(std::uint32_t host, SimDeath death);

@@ -20,6 +20,10 @@ std::string_view to_string(CutOff reason) {
     case CutOff::wrong_model: return "wrong-model";
     case CutOff::damaged_bytes: return "damaged-bytes";
     case CutOff::protocol: return "protocol";
+    case CutOff::slow: return "slow";
+    case CutOff::never_started: return "never-started";
+    case CutOff::condemned: return "condemned";
+    case CutOff::not_done: return "not-done";
   }
   return "unknown";
 }
@@ -38,6 +42,18 @@ std::string_view to_string(Verdict verdict) {
   return "unknown";
 }
 
+std::string_view to_string(Notice::Kind kind) {
+  switch (kind) {
+    case Notice::Kind::suspect: return "suspect";
+    case Notice::Kind::takeover: return "takeover";
+    case Notice::Kind::holdings: return "holdings";
+    case Notice::Kind::wanted: return "wanted";
+    case Notice::Kind::done: return "done";
+    case Notice::Kind::cut_off: return "cut-off";
+  }
+  return "unknown";
+}
+
 namespace {
 
 // False for what is not a number, too.
@@ -47,43 +63,114 @@ float inverse_total(double total_weight, Coverage in) {
   return static_cast<float>(1.0 / (mutated(Mutation::wrong_denominator) ? std::popcount(in) : total_weight));
 }
 
+bool get_bit(const ChunkBits& bits, std::uint32_t place) {
+  return place / 64 < bits.size() && ((bits[place / 64] >> (place % 64)) & 1U) != 0;
+}
+void set_bit(ChunkBits& bits, std::uint32_t place) { bits[place / 64] |= std::uint64_t{1} << (place % 64); }
+bool any_bit(const ChunkBits& bits) {
+  return std::any_of(bits.begin(), bits.end(), [](std::uint64_t word) { return word != 0; });
+}
+
+// What ends with the connection and can begin again with a new one.
+bool is_mended_by_reconnecting(CutOff reason) {
+  return reason == CutOff::connection_lost || reason == CutOff::departed || reason == CutOff::condemned;
+}
+
 }  // namespace
 
 Round::Round(const RoundConfig& config, PartitionPlan plan) : config_(config), plan_(plan) {
   const std::uint32_t members = plan_.members();
   PAPILIO_ASSERT_VALUES(config_.self < members && members <= kMaximumMembers, config_.self, members);
   PAPILIO_ASSERT(weight_is_valid(config_.weight));
-  live_ = members == kMaximumMembers ? ~Coverage{0} : coverage_of(members) - 1;
+  live_ = everybody();
   contributing_ = live_;
+  config_.reducers &= live_;
   chunks_.resize(plan_.chunk_count());
   peers_.resize(members);
+  parts_.resize(members);
   unsettled_ = chunks_.size();
   for (MemberIndex member = 0; member < members; ++member) {
     peers_[member].next_contribution = plan_.first_chunk(member);
-    peers_[member].averages_missing = plan_.chunks(member);
+    parts_[member].givers = coverage_of(member);
+    if (plan_.chunks(member) > 0) config_.reducers |= coverage_of(member);
   }
   peers_[config_.self].weight = config_.weight;
-  const ChunkIndex own_begin = plan_.first_chunk(config_.self);
-  const ChunkIndex own_end = own_begin + plan_.chunks(config_.self);
-  finished_.reserve(own_end - own_begin);
-  for (ChunkIndex chunk = own_begin; chunk < own_end; ++chunk) {
-    chunks_[chunk].in = coverage_of(config_.self);
-    chunks_[chunk].total_weight = config_.weight;
-  }
+  finished_.reserve(plan_.chunks(config_.self));
+  for_each_chunk(config_.self, [&](ChunkIndex, Chunk& chunk) {
+    chunk.in = coverage_of(config_.self);
+    chunk.total_weight = config_.weight;
+  });
   // A plan without reducers for some chunks cannot be: parts tile the gradient. A plan without any reducer has no
   // chunks.
   finalise_where_complete();
   update_over();
 }
 
-bool Round::is_own(ChunkIndex chunk) const {
-  const ChunkIndex begin = plan_.first_chunk(config_.self);
-  return chunk >= begin && chunk - begin < plan_.chunks(config_.self);
+// ---- who is who
+
+Coverage Round::everybody() const { return members() == kMaximumMembers ? ~Coverage{0} : coverage_of(members()) - 1; }
+
+template <typename Function>
+void Round::for_each_chunk(MemberIndex part, Function function) {
+  const ChunkIndex begin = plan_.first_chunk(part);
+  const ChunkIndex end = begin + plan_.chunks(part);
+  for (ChunkIndex index = begin; index < end; ++index) function(index, chunks_[index]);
 }
+
+bool Round::is_reduced_here(MemberIndex part) const {
+  return is_held_here(part) && (part == config_.self || parts_[part].decided);
+}
+
+// Whose contributions the chunk, which this member reduces, still waits for.
+Coverage Round::missing(MemberIndex part, ChunkIndex chunk) const {
+  if (part == config_.self) return contributing_ & ~chunks_[chunk].in;
+  const Part& taken = parts_[part];
+  Coverage missing = settle_by_passed_ ? 0 : taken.answered & live_ & ~chunks_[chunk].in;
+  const std::uint32_t place = chunk - plan_.first_chunk(part);
+  for (Coverage rest = missing; rest != 0; rest &= rest - 1) {
+    const auto member = static_cast<MemberIndex>(std::countr_zero(rest));
+    if (get_bit(taken.spent[member], place)) missing &= ~coverage_of(member);
+  }
+  return missing;
+}
+
+Coverage Round::waiting_for() const {
+  Coverage waiting = 0;
+  const ChunkIndex begin = plan_.first_chunk(config_.self);
+  for (ChunkIndex index = begin; is_held_here(config_.self) && index < begin + plan_.chunks(config_.self); ++index) {
+    if (chunks_[index].state == ChunkState::open) waiting |= missing(config_.self, index);
+  }
+  return waiting;
+}
+
+// A majority of the reducers that are live, itself left out, have lost it. Clients have no vote: they are not connected
+// to each other.
+bool Round::is_condemned(MemberIndex member) const {
+  const Coverage electorate = live_ & config_.reducers & ~coverage_of(member);
+  if ((electorate & ~coverage_of(config_.self)) == 0) {  // nobody else can tell
+    return (peers_[member].suspects & coverage_of(config_.self)) != 0 && !may_come_back(member);
+  }
+  return 2 * std::popcount(peers_[member].suspects & electorate) > std::popcount(electorate);
+}
+
+// Its connection was lost so lately that it may be about to dial again.
+bool Round::may_come_back(MemberIndex member) const {
+  return !is_live(member) && peers_[member].lost_at != kNever && peers_[member].cut_off == CutOff::connection_lost;
+}
+
+bool Round::owe_each_other(MemberIndex member) const { return may_reduce(config_.self) || may_reduce(member); }
 
 TimePoint Round::next_deadline() const {
   if (over_) return kNever;
-  return reduce_by_passed_ ? config_.deadline : std::min(config_.reduce_by, config_.deadline);
+  TimePoint next = std::min(config_.deadline, linger_until_);
+  if (!reduce_by_passed_) next = std::min(next, config_.reduce_by);
+  if (in_trouble_ && !settle_by_passed_) next = std::min(next, config_.settle_by);
+  for (MemberIndex member = 0; in_trouble_ && member < members(); ++member) {
+    if (peers_[member].lost_at != kNever) {
+      next = std::min(next, saturating_add(peers_[member].lost_at, config_.resume_grace));
+    }
+  }
+  return next;
 }
 
 // ---- shards
@@ -91,28 +178,37 @@ TimePoint Round::next_deadline() const {
 Verdict Round::check_contribution(MemberIndex from, ChunkIndex chunk, double weight, std::uint64_t elements) const {
   PAPILIO_ASSERT_VALUES(from < members() && from != config_.self, from, config_.self);
   if (chunk >= chunks_.size()) return Verdict::out_of_range;
-  if (!is_own(chunk)) return Verdict::unasked;
+  const MemberIndex part = plan_.reducer(chunk);
   if (elements != plan_.chunk(chunk).size) return Verdict::bad_size;
   if (!weight_is_valid(weight)) return Verdict::bad_weight;
   // One weight per member and round: another one would make different averages over "the same" contributors.
   const Peer& peer = peers_[from];
   if (peer.contributions_in > 0 && peer.weight != weight) return Verdict::bad_weight;
-  if ((chunks_[chunk].in & coverage_of(from)) != 0) return Verdict::duplicate;
+  if (!is_reduced_here(part)) {
+    return part == config_.self || (in_trouble_ && may_reduce(config_.self)) ? Verdict::late : Verdict::unasked;
+  }
+  // Sent again after a new connection, it may cross with our word that it came.
+  if ((chunks_[chunk].in & coverage_of(from)) != 0) return peer.by_request ? Verdict::late : Verdict::duplicate;
   if (mutated(Mutation::counted_late_contribution)) return Verdict::accept;
   if (!is_live(from) || chunks_[chunk].state != ChunkState::open) return Verdict::late;
   return Verdict::accept;
 }
 
-Verdict Round::check_average(MemberIndex from, ChunkIndex chunk, Coverage coverage, double total_weight,
-                             std::uint64_t elements) const {
+Verdict Round::check_average(MemberIndex from, ChunkIndex chunk, MemberIndex reducer, Coverage coverage,
+                             double total_weight, std::uint64_t elements) const {
   PAPILIO_ASSERT_VALUES(from < members() && from != config_.self, from, config_.self);
   if (chunk >= chunks_.size()) return Verdict::out_of_range;
-  if (is_own(chunk) || plan_.reducer(chunk) != from) return Verdict::unasked;
   if (elements != plan_.chunk(chunk).size) return Verdict::bad_size;
   if (!(total_weight >= kMinimumWeight && total_weight <= kMaximumWeight * kMaximumMembers)) return Verdict::bad_weight;
-  const Coverage everybody = members() == kMaximumMembers ? ~Coverage{0} : coverage_of(members()) - 1;
-  if ((coverage & coverage_of(from)) == 0 || (coverage & ~everybody) != 0) return Verdict::bad_coverage;
-  if (chunks_[chunk].coverage_when_settled != 0) return Verdict::duplicate;
+  if (reducer >= members() || !may_reduce(reducer)) return Verdict::bad_coverage;
+  if ((coverage & coverage_of(reducer)) == 0 || (coverage & ~everybody()) != 0) return Verdict::bad_coverage;
+  const Part& part = parts_[plan_.reducer(chunk)];
+  if ((part.givers & coverage_of(from)) == 0) {
+    return in_trouble_ && may_reduce(from) ? Verdict::late : Verdict::unasked;
+  }
+  // Without trouble nobody passes on what others averaged.
+  if (reducer != from && !in_trouble_) return Verdict::bad_coverage;
+  if (chunks_[chunk].coverage_when_settled != 0) return in_trouble_ ? Verdict::late : Verdict::duplicate;
   if (chunks_[chunk].state != ChunkState::open || !is_live(from)) return Verdict::late;
   return Verdict::accept;
 }
@@ -128,9 +224,10 @@ std::optional<Reduction> Round::handle_contribution(MemberIndex from, ChunkIndex
   reduction.own_scale = chunk.in == coverage_of(config_.self) ? static_cast<float>(config_.weight) : 1.0F;
   reduction.weight = static_cast<float>(mutated(Mutation::doubled_contribution) ? 2 * weight : weight);
   chunk.in |= coverage_of(from);
+  chunk.spent = true;
   chunk.total_weight += weight;
   chunk.reductions_in_flight += 1;
-  reduction.last = (contributing_ & ~chunk.in) == 0;
+  reduction.last = missing(plan_.reducer(index), index) == 0;
   if (reduction.last) {
     chunk.state = ChunkState::finalising;
     reduction.inverse_total = inverse_total(chunk.total_weight, chunk.in);
@@ -140,31 +237,41 @@ std::optional<Reduction> Round::handle_contribution(MemberIndex from, ChunkIndex
 
 void Round::handle_reduced(ChunkIndex index) {
   Chunk& chunk = chunks_[index];
-  PAPILIO_ASSERT_VALUES(is_own(index) && chunk.reductions_in_flight > 0, index, chunk.reductions_in_flight);
+  PAPILIO_ASSERT_VALUES(chunk.reductions_in_flight > 0, index, chunk.reductions_in_flight);
   chunk.reductions_in_flight -= 1;
-  if (chunk.reductions_in_flight > 0 || chunk.state == ChunkState::settled) return;
-  if (chunk.state == ChunkState::finalising) {
-    const bool ordered = std::find(to_finalise_.begin(), to_finalise_.end(), index) == to_finalise_.end();
-    if (!ordered) return;  // accumulated; the division is still to be asked for
-    chunk.state = ChunkState::settled;
-    chunk.coverage_when_settled = chunk.in;
-    unsettled_ -= 1;
-    peers_[config_.self].averages_missing -= 1;
-    finished_.push_back(index);
-    update_over();
-  }
+  if (chunk.reductions_in_flight > 0 || chunk.state != ChunkState::finalising) return;
+  if (chunk.to_finalise) return;  // accumulated; the division is still to be asked for
+  chunk.reducer = config_.self;
+  settle(index, chunk.in);
 }
 
-bool Round::handle_average(MemberIndex from, ChunkIndex index, Coverage coverage, double total_weight) {
-  if (check_average(from, index, coverage, total_weight, plan_.chunk(index).size) != Verdict::accept) return false;
+void Round::settle(ChunkIndex index, Coverage coverage) {
   Chunk& chunk = chunks_[index];
   chunk.state = ChunkState::settled;
   chunk.coverage_when_settled = coverage;
-  chunk.total_weight = total_weight;
   unsettled_ -= 1;
-  peers_[from].averages_in += 1;
-  peers_[from].averages_missing -= 1;
+  if (coverage != 0 && plan_.reducer(index) == config_.self && chunk.reducer == config_.self)
+    finished_.push_back(index);
+  for (MemberIndex member = 0; in_trouble_ && coverage != 0 && member < members(); ++member) {
+    Peer& peer = peers_[member];
+    if (peer.wants.empty() || !peer.wants[index]) continue;
+    peer.wants[index] = false;
+    peer.requested.push_back({ShardKind::average, index});
+  }
+  if (unsettled_ == 0 && !canceled_) notices_.push_back({.kind = Notice::Kind::done});
   update_over();
+}
+
+bool Round::handle_average(MemberIndex from, ChunkIndex index, MemberIndex reducer, Coverage coverage,
+                           double total_weight) {
+  if (check_average(from, index, reducer, coverage, total_weight, plan_.chunk(index).size) != Verdict::accept) {
+    return false;
+  }
+  Chunk& chunk = chunks_[index];
+  chunk.total_weight = total_weight;
+  chunk.reducer = reducer;
+  if (reducer != config_.self) peers_[reducer].averages_in += 1;
+  settle(index, coverage);
   return true;
 }
 
@@ -183,36 +290,73 @@ void Round::handle_sent(MemberIndex to, const SendOrder& order) {
 void Round::handle_cut_off(MemberIndex member, CutOff reason) {
   PAPILIO_ASSERT_VALUES(member < members() && member != config_.self && reason != CutOff::none, member, reason);
   if (!is_live(member) || over_) return;
-  peers_[member].cut_off = reason;
+  in_trouble_ = true;
+  Peer& peer = peers_[member];
+  peer.cut_off = reason;
+  peer.lost_at = TimePoint::min();  // to be dated at the next handle_time
+  peer.requested.clear();
+  peer.wants.clear();
   live_ &= ~coverage_of(member);
   contributing_ &= ~coverage_of(member);
   if (mutated(Mutation::counted_cut_off_member)) {
     for (Chunk& chunk : chunks_) chunk.in |= chunk.in != 0 ? coverage_of(member) : 0;
   }
-  const ChunkIndex begin = plan_.first_chunk(member);
-  for (ChunkIndex chunk = begin; chunk < begin + plan_.chunks(member); ++chunk) settle_local(chunk);
+  if (may_reduce(member) && !canceled_) {
+    peer.suspects |= coverage_of(config_.self);
+    notices_.push_back({.kind = Notice::Kind::suspect, .member = member});
+  }
+  if (!is_mended_by_reconnecting(reason) || reason == CutOff::condemned) {
+    notices_.push_back({.kind = Notice::Kind::cut_off, .to = config_.self, .member = member});
+  }
+  for (Part& part : parts_) {
+    if (part.relay == member) part.relay = kEverybody;
+  }
+  review_parts();
   finalise_where_complete();
   update_over();
 }
 
-void Round::settle_local(ChunkIndex index) {
-  Chunk& chunk = chunks_[index];
-  if (chunk.state == ChunkState::settled) return;
-  PAPILIO_ASSERT_VALUES(!is_own(index), index, config_.self);
-  chunk.state = ChunkState::settled;
-  chunk.coverage_when_settled = 0;
-  unsettled_ -= 1;
-  peers_[plan_.reducer(index)].averages_missing -= 1;
+bool Round::may_resume(MemberIndex member) const {
+  return !over_ && !is_cut_short_ && (is_live(member) || is_mended_by_reconnecting(peers_[member].cut_off));
 }
 
-void Round::finalise_where_complete() {
-  const ChunkIndex begin = plan_.first_chunk(config_.self);
-  for (ChunkIndex index = begin; index < begin + plan_.chunks(config_.self); ++index) {
-    Chunk& chunk = chunks_[index];
-    if (chunk.state != ChunkState::open || (contributing_ & ~chunk.in) != 0) continue;
-    chunk.state = ChunkState::finalising;
-    to_finalise_.push_back(index);
+bool Round::handle_resumed(MemberIndex member) {
+  Peer& peer = peers_[member];
+  if (!may_resume(member)) return false;
+  if (!is_live(member)) {
+    live_ |= coverage_of(member);
+    if (!reduce_by_passed_) contributing_ |= coverage_of(member);
+    if ((peer.suspects & coverage_of(config_.self)) != 0) {
+      peer.suspects &= ~coverage_of(config_.self);
+      notices_.push_back({.kind = Notice::Kind::suspect, .member = member, .withdrawn = true});
+    }
   }
+  in_trouble_ = true;
+  peer.cut_off = CutOff::none;
+  peer.lost_at = kNever;
+  peer.times_resumed += 1;
+  peer.by_request = true;
+  peer.requested.clear();
+  peer.wants.clear();
+  if (unsettled_ == 0) notices_.push_back({.kind = Notice::Kind::done, .to = member});
+  for (MemberIndex part = 0; part < members(); ++part) {
+    if (plan_.chunks(part) == 0) continue;
+    if (part == config_.self && is_held_here(part)) {
+      ask_contributions(part, member);
+    } else if (parts_[part].taken) {
+      parts_[part].answered &= ~coverage_of(member);
+      notices_.push_back(
+          {.kind = Notice::Kind::takeover, .to = member, .part = part, .distance = parts_[part].distance});
+    } else if (holder(part) == member) {
+      ChunkBits averages((plan_.chunks(part) + 63) / 64);
+      for_each_chunk(part, [&](ChunkIndex index, const Chunk& chunk) {
+        if (chunk.state == ChunkState::open) set_bit(averages, index - plan_.first_chunk(part));
+      });
+      tell_wanted(member, part, {}, std::move(averages));
+    }
+  }
+  update_over();
+  return true;
 }
 
 // From here on nobody's contribution is waited for; those that miss any are named in the report.
@@ -220,7 +364,7 @@ void Round::stop_waiting_for_contributions() {
   reduce_by_passed_ = true;
   if (mutated(Mutation::forgotten_reduce_by)) return;
   for (MemberIndex member = 0; member < members(); ++member) {
-    if (member == config_.self || !is_live(member)) continue;
+    if (member == config_.self || !is_live(member) || !is_held_here(config_.self)) continue;
     if (peers_[member].contributions_in < plan_.chunks(config_.self)) {
       peers_[member].cut_off = CutOff::contributions_missing;  // its averages are still welcome
     }
@@ -232,43 +376,346 @@ void Round::stop_waiting_for_contributions() {
 void Round::handle_time(TimePoint now) {
   if (over_) return;
   if (!reduce_by_passed_ && now >= config_.reduce_by) stop_waiting_for_contributions();
-  if (now < config_.deadline || mutated(Mutation::forgotten_deadline)) return;
-  if (!reduce_by_passed_) stop_waiting_for_contributions();
-  for (MemberIndex member = 0; member < members(); ++member) {
-    if (member == config_.self || !is_live(member)) continue;
-    if (peers_[member].averages_missing > 0) {
-      handle_cut_off(member, CutOff::averages_missing);
-    } else {
-      live_ &= ~coverage_of(member);  // nothing more is owed to anybody: time is up
+  if (in_trouble_) {
+    for (Peer& peer : peers_) {
+      if (peer.lost_at == TimePoint::min()) peer.lost_at = now;
+    }
+    ask_relays(now);
+    if (!settle_by_passed_ && now >= config_.settle_by) {
+      settle_by_passed_ = true;
+      for (MemberIndex part = 0; part < members(); ++part) {
+        if (parts_[part].taken) decide(part);
+      }
+      finalise_where_complete();
     }
   }
-  update_over();
+  cut_off_late(now);
+  if (now < config_.deadline || mutated(Mutation::forgotten_deadline)) return;
+  if (!reduce_by_passed_) stop_waiting_for_contributions();
+  finish_with_what_is_there();
+}
+
+// Those few that have not everything while the others wait: not for ever.
+void Round::cut_off_late(TimePoint now) {
+  if (over_ || unsettled_ > 0) return;
+  Coverage done = coverage_of(config_.self);
+  for (MemberIndex member = 0; member < members(); ++member) {
+    if (is_live(member) && (peers_[member].is_done || !owe_each_other(member))) done |= coverage_of(member);
+  }
+  if (2 * std::popcount(done) <= std::popcount(live_)) return;
+  if (linger_until_ == kNever) {
+    const Duration wait =
+        std::max(config_.linger_floor, from_seconds(to_seconds(now - config_.start) * config_.linger_fraction));
+    linger_until_ = std::min(config_.deadline, saturating_add(now, wait));
+  }
+  if (now < linger_until_) return;
+  for (MemberIndex member = 0; member < members(); ++member) {
+    if (is_live(member) && (done & coverage_of(member)) == 0) handle_cut_off(member, CutOff::not_done);
+  }
+}
+
+// Time is up. What others' gradients were added onto can only become an average over those; the rest is local.
+void Round::finish_with_what_is_there() {
+  for (MemberIndex member = 0; member < members(); ++member) {
+    if (member == config_.self || !is_live(member)) continue;
+    const bool owes = std::any_of(parts_.begin(), parts_.end(), [&](const Part& part) {
+      const auto index = static_cast<MemberIndex>(&part - parts_.data());
+      if (holder(index) != member) return false;
+      bool open = false;
+      for_each_chunk(index, [&](ChunkIndex, const Chunk& chunk) { open |= chunk.state == ChunkState::open; });
+      return open;
+    });
+    if (owes) peers_[member].cut_off = CutOff::averages_missing;
+  }
+  cut_short();
 }
 
 void Round::cancel() {
   if (over_) return;
   canceled_ = true;
+  cut_short();
+}
+
+void Round::cut_short() {
+  is_cut_short_ = true;
   live_ = contributing_ = coverage_of(config_.self);
-  for (ChunkIndex chunk = 0; chunk < chunks_.size(); ++chunk) {
-    if (!is_own(chunk)) settle_local(chunk);
-  }
-  finalise_where_complete();
+  for (MemberIndex part = 0; part < members(); ++part) settle_local(part);
   update_over();
 }
 
-bool Round::owe_each_other(MemberIndex member) const {
-  return plan_.chunks(config_.self) > 0 || plan_.chunks(member) > 0;
+void Round::settle_local(MemberIndex part) {
+  for_each_chunk(part, [&](ChunkIndex index, Chunk& chunk) {
+    if (chunk.state != ChunkState::open) return;
+    if (chunk.spent || (part == config_.self && is_held_here(part))) return begin_finalising(index);
+    settle(index, 0);
+  });
+}
+
+void Round::begin_finalising(ChunkIndex index) {
+  chunks_[index].state = ChunkState::finalising;
+  chunks_[index].to_finalise = true;
+  to_finalise_.push_back(index);
+}
+
+void Round::finalise_where_complete() {
+  const bool nobody_else = live_ == coverage_of(config_.self);
+  for (MemberIndex part = 0; part < members(); ++part) {
+    if (!is_reduced_here(part)) continue;
+    for_each_chunk(part, [&](ChunkIndex index, const Chunk& chunk) {
+      // A chunk that is being fetched has no contributions, not even this member's own.
+      if (chunk.state != ChunkState::open || chunk.in == 0 || missing(part, index) != 0) return;
+      if (part != config_.self && !chunk.spent && nobody_else) {
+        settle(index, 0);
+      } else {
+        begin_finalising(index);
+      }
+    });
+  }
+}
+
+bool Round::all_are_done() const {
+  if (is_cut_short_) return true;
+  for (MemberIndex member = 0; member < members(); ++member) {
+    if (member == config_.self || !owe_each_other(member) || peers_[member].is_done) continue;
+    const bool is_waited_for = is_live(member) || (may_come_back(member) && !is_condemned(member));
+    if (is_waited_for && !mutated(Mutation::early_release)) return false;
+  }
+  return true;
 }
 
 void Round::update_over() {
   if (over_ || unsettled_ > 0) return;
-  const std::uint32_t own_chunks = plan_.chunks(config_.self);
-  for (MemberIndex member = 0; member < members(); ++member) {
-    if (member == config_.self || !is_live(member) || !owe_each_other(member)) continue;
-    if (peers_[member].averages_sent < own_chunks) return;
-    if (!peers_[member].is_done && !mutated(Mutation::early_release)) return;
+  over_ = chunks_.empty() || all_are_done();
+}
+
+// ---- when a reducer is lost
+
+Verdict Round::handle_suspect(MemberIndex from, MemberIndex member, bool withdrawn) {
+  if (member >= members() || member == from) return Verdict::out_of_range;
+  if (over_ || !is_live(from)) return Verdict::late;
+  in_trouble_ = true;
+  if (withdrawn) {
+    peers_[member].suspects &= ~coverage_of(from);
+  } else {
+    peers_[member].suspects |= coverage_of(from);
   }
-  over_ = true;
+  review_parts();
+  update_over();
+  return Verdict::accept;
+}
+
+// After anything that changes who is live or who has lost whom.
+void Round::review_parts() {
+  if (over_ || canceled_) return;
+  for (MemberIndex member = 0; member < members(); ++member) {
+    if (member != config_.self && is_live(member) && may_reduce(member) && is_condemned(member)) {
+      return handle_cut_off(member, CutOff::condemned);  // which comes back here
+    }
+  }
+  for (MemberIndex index = 0; index < members(); ++index) {
+    Part& part = parts_[index];
+    if (plan_.chunks(index) == 0) continue;
+    const auto at = [&](std::uint32_t distance) { return (index + distance) % members(); };
+    const auto is_gone = [&](MemberIndex member) {
+      return !may_reduce(member) || (member != config_.self && !is_live(member) && is_condemned(member));
+    };
+    std::uint32_t nearest = part.distance;
+    while (nearest < members() && is_gone(at(nearest))) nearest += 1;
+    if (nearest >= members()) {
+      settle_local(index);  // nobody is left to average it
+    } else if (part.pending > part.distance && part.pending <= nearest) {
+      yield(index, part.pending);
+    } else if (nearest > part.distance && at(nearest) == config_.self) {
+      take_over(index, nearest);
+    } else if (part.taken) {
+      decide(index);
+    }
+  }
+}
+
+void Round::take_over(MemberIndex index, std::uint32_t distance) {
+  Part& part = parts_[index];
+  part.distance = distance;
+  part.taken = true;
+  part.decided = false;
+  part.givers = 0;
+  part.answered = 0;
+  part.held.assign(members(), {});
+  part.spent.assign(members(), {});
+  notices_.push_back({.kind = Notice::Kind::takeover, .part = index, .distance = distance});
+  decide(index);
+}
+
+Verdict Round::handle_takeover(MemberIndex from, MemberIndex index, std::uint32_t distance) {
+  if (index >= members() || distance < 1 || distance >= members()) return Verdict::out_of_range;
+  if ((index + distance) % members() != from || !may_reduce(from)) return Verdict::unasked;
+  if (over_ || !is_live(from)) return Verdict::late;
+  Part& part = parts_[index];
+  if (distance < part.distance) return Verdict::late;
+  in_trouble_ = true;
+  if (distance == part.distance) {  // asked again after a new connection
+    part.answer_due = true;
+    return Verdict::accept;
+  }
+  part.pending = std::max(part.pending, distance);
+  // The one that is replaced is not asked: nobody that could tell it is connected to it.
+  if (holder(index) == config_.self) {
+    yield(index, distance);
+  } else {
+    review_parts();
+  }
+  return Verdict::accept;
+}
+
+// Lets the farther one have the part.
+void Round::yield(MemberIndex index, std::uint32_t distance) {
+  Part& part = parts_[index];
+  part.distance = distance;
+  part.pending = 0;
+  part.taken = part.decided = false;
+  part.relay = kEverybody;
+  part.givers = coverage_of(holder(index));
+  part.answer_due = true;
+  update_over();
+}
+
+Verdict Round::check_bits(MemberIndex part, const ChunkBits& bits) const {
+  return bits.size() > (plan_.chunks(part) + 63) / 64 ? Verdict::out_of_range : Verdict::accept;
+}
+
+Verdict Round::handle_holdings(MemberIndex from, MemberIndex index, std::uint32_t distance, const ChunkBits& held,
+                               const ChunkBits& spent) {
+  if (index >= members()) return Verdict::out_of_range;
+  if (is_violation(check_bits(index, held)) || is_violation(check_bits(index, spent))) return Verdict::out_of_range;
+  Part& part = parts_[index];
+  if (over_ || !is_live(from) || !part.taken || part.distance != distance) return Verdict::late;
+  part.answered |= coverage_of(from);
+  part.held[from] = held;
+  part.spent[from] = spent;
+  for_each_chunk(index, [&](ChunkIndex chunk, const Chunk&) {
+    if (!get_bit(held, chunk - plan_.first_chunk(index))) want_average(from, chunk);
+  });
+  // One that comes late, or again, is asked for what is still open.
+  if (part.decided) ask_contributions(index, from);
+  decide(index);
+  finalise_where_complete();
+  return Verdict::accept;
+}
+
+// Once all have answered: what anybody holds is fetched from there, the rest is averaged anew.
+void Round::decide(MemberIndex index) {
+  Part& part = parts_[index];
+  const Coverage others = live_ & ~coverage_of(config_.self);
+  if (over_ || !part.taken || ((others & ~part.answered) != 0 && !settle_by_passed_)) return;
+  const bool first = !std::exchange(part.decided, true);
+  const ChunkIndex begin = plan_.first_chunk(index);
+  std::vector<ChunkBits> fetched(members());
+  bool any_new = false;
+  for_each_chunk(index, [&](ChunkIndex at, Chunk& chunk) {
+    if (chunk.state != ChunkState::open || chunk.in != 0) return;  // here, or under way
+    if (chunk.asked_of != kEverybody && is_live(chunk.asked_of)) return;
+    for (Coverage rest = part.answered & others; rest != 0; rest &= rest - 1) {
+      const auto member = static_cast<MemberIndex>(std::countr_zero(rest));
+      if (!get_bit(part.held[member], at - begin)) continue;
+      if (fetched[member].empty()) fetched[member].resize((plan_.chunks(index) + 63) / 64);
+      chunk.asked_of = member;
+      return set_bit(fetched[member], at - begin);
+    }
+    chunk.in = coverage_of(config_.self);
+    chunk.total_weight = config_.weight;
+    any_new = true;
+  });
+  for (MemberIndex member = 0; member < members(); ++member) {
+    if (fetched[member].empty()) continue;
+    part.givers |= coverage_of(member);
+    tell_wanted(member, index, {}, std::move(fetched[member]));
+  }
+  if (!any_new && !first) return;
+  for (MemberIndex member = 0; any_new && member < members(); ++member) {
+    if ((part.answered & others & coverage_of(member)) != 0) ask_contributions(index, member);
+  }
+  finalise_where_complete();
+}
+
+void Round::ask_contributions(MemberIndex part, MemberIndex of) {
+  ChunkBits contributions((plan_.chunks(part) + 63) / 64);
+  for_each_chunk(part, [&](ChunkIndex index, const Chunk& chunk) {
+    if (chunk.state == ChunkState::open && chunk.in != 0 && (missing(part, index) & coverage_of(of)) != 0) {
+      set_bit(contributions, index - plan_.first_chunk(part));
+    }
+  });
+  tell_wanted(of, part, std::move(contributions), {});
+}
+
+void Round::tell_wanted(MemberIndex to, MemberIndex part, ChunkBits contributions, ChunkBits averages) {
+  if (!any_bit(contributions) && !any_bit(averages)) return;
+  notices_.push_back({.kind = Notice::Kind::wanted,
+                      .to = to,
+                      .part = part,
+                      .first = std::move(contributions),
+                      .second = std::move(averages)});
+}
+
+Verdict Round::handle_wanted(MemberIndex from, MemberIndex part, const ChunkBits& contributions,
+                             const ChunkBits& averages) {
+  if (part >= members()) return Verdict::out_of_range;
+  if (is_violation(check_bits(part, contributions)) || is_violation(check_bits(part, averages))) {
+    return Verdict::out_of_range;
+  }
+  if (over_ || !is_live(from)) return Verdict::late;
+  // Every answer costs this member's line: a few per part are all that failures can need.
+  Peer& peer = peers_[from];
+  if (++peer.requests > 8 * members()) return Verdict::duplicate;
+  in_trouble_ = true;
+  for_each_chunk(part, [&](ChunkIndex index, const Chunk& chunk) {
+    const std::uint32_t place = index - plan_.first_chunk(part);
+    if (get_bit(averages, place)) want_average(from, index);
+    if (get_bit(contributions, place) && !chunk.spent) peer.requested.push_back({ShardKind::contribution, index});
+  });
+  return Verdict::accept;
+}
+
+void Round::want_average(MemberIndex to, ChunkIndex index) {
+  Peer& peer = peers_[to];
+  if (chunks_[index].state == ChunkState::settled) {
+    if (chunks_[index].coverage_when_settled != 0) peer.requested.push_back({ShardKind::average, index});
+    return;
+  }
+  if (peer.wants.empty()) peer.wants.resize(chunks_.size());
+  peer.wants[index] = true;
+}
+
+// A reducer that only this member has lost, and that does not come back: another member passes its averages on.
+void Round::ask_relays(TimePoint now) {
+  for (MemberIndex index = 0; index < members() && !canceled_; ++index) {
+    Part& part = parts_[index];
+    const MemberIndex lost = holder(index);
+    if (lost == config_.self || is_live(lost) || part.relay != kEverybody || plan_.chunks(index) == 0) continue;
+    if (now < saturating_add(peers_[lost].lost_at, config_.resume_grace)) continue;
+    ChunkBits averages((plan_.chunks(index) + 63) / 64);
+    for_each_chunk(index, [&](ChunkIndex at, const Chunk& chunk) {
+      if (chunk.state == ChunkState::open) set_bit(averages, at - plan_.first_chunk(index));
+    });
+    if (!any_bit(averages)) continue;
+    for (std::uint32_t step = 1; step < members() && part.relay == kEverybody; ++step) {
+      const MemberIndex member = (lost + step) % members();
+      const bool has_lost_it = (peers_[lost].suspects & coverage_of(member)) != 0;
+      if (member != config_.self && is_live(member) && may_reduce(member) && !has_lost_it) part.relay = member;
+    }
+    if (part.relay == kEverybody) continue;
+    part.givers |= coverage_of(part.relay);
+    tell_wanted(part.relay, index, {}, std::move(averages));
+  }
+  bool any_expired = false;
+  for (Peer& peer : peers_) {
+    if (peer.lost_at == kNever || now < saturating_add(peer.lost_at, config_.resume_grace)) continue;
+    peer.lost_at = kNever;
+    any_expired = true;
+  }
+  if (!any_expired) return;
+  review_parts();
+  finalise_where_complete();
+  update_over();
 }
 
 // ---- what to do next
@@ -277,8 +724,19 @@ std::optional<SendOrder> Round::poll_send(MemberIndex to) {
   PAPILIO_ASSERT_VALUES(to < members() && to != config_.self, to, config_.self);
   if (over_ || !is_live(to)) return std::nullopt;
   Peer& peer = peers_[to];
+  while (!peer.requested.empty()) {
+    const SendOrder order = peer.requested.front();
+    peer.requested.pop_front();
+    const Chunk& chunk = chunks_[order.chunk];
+    const bool is_given = order.kind == ShardKind::average ? chunk.coverage_when_settled != 0
+                                                           : chunk.state == ChunkState::open && !chunk.spent &&
+                                                                 holder(plan_.reducer(order.chunk)) == to;
+    if (is_given) return order;
+  }
+  if (peer.by_request) return std::nullopt;
   const ChunkIndex lost = mutated(Mutation::lost_chunk) && plan_.chunks(to) > 1 ? 1 : 0;
   const ChunkIndex end = plan_.first_chunk(to) + plan_.chunks(to) - lost;
+  if (parts_[to].distance != 0) peer.next_contribution = end;  // its part is another's by now
   // A chunk whose average came back without our contribution needs it no more.
   while (peer.next_contribution < end && chunks_[peer.next_contribution].state == ChunkState::settled) {
     peer.next_contribution += 1;
@@ -299,6 +757,7 @@ std::optional<Finalisation> Round::poll_finalisation() {
     if (chunk.reductions_in_flight > 0) continue;
     to_finalise_[i] = to_finalise_.back();
     to_finalise_.pop_back();
+    chunk.to_finalise = false;
     chunk.reductions_in_flight += 1;
     // Alone, the chunk is already what it should be, bit for bit: dividing w * g by w would not be.
     const bool alone = chunk.in == coverage_of(config_.self);
@@ -308,10 +767,27 @@ std::optional<Finalisation> Round::poll_finalisation() {
   return std::nullopt;
 }
 
-bool Round::poll_done() {
-  if (done_told_ || unsettled_ > 0 || canceled_) return false;
-  done_told_ = true;
-  return true;
+std::optional<Notice> Round::poll_notice() {
+  for (MemberIndex index = 0; in_trouble_ && index < members(); ++index) {
+    Part& part = parts_[index];
+    if (!part.answer_due) continue;
+    Notice answer{.kind = Notice::Kind::holdings, .to = holder(index), .part = index, .distance = part.distance};
+    answer.first.resize((plan_.chunks(index) + 63) / 64);
+    answer.second.resize((plan_.chunks(index) + 63) / 64);
+    bool is_certain = true;  // not while a kernel may be about to finish an average of it
+    for_each_chunk(index, [&](ChunkIndex at, const Chunk& chunk) {
+      is_certain = is_certain && chunk.state != ChunkState::finalising;
+      if (chunk.coverage_when_settled != 0) set_bit(answer.first, at - plan_.first_chunk(index));
+      if (chunk.spent || chunk.state != ChunkState::open) set_bit(answer.second, at - plan_.first_chunk(index));
+    });
+    if (!is_certain) continue;
+    part.answer_due = false;
+    return answer;
+  }
+  if (notices_.empty()) return std::nullopt;
+  Notice notice = std::move(notices_.front());
+  notices_.pop_front();
+  return notice;
 }
 
 void Round::check_invariants() const {
@@ -319,16 +795,17 @@ void Round::check_invariants() const {
   for (ChunkIndex index = 0; index < chunks_.size(); ++index) {
     const Chunk& chunk = chunks_[index];
     if (chunk.state != ChunkState::settled) unsettled += 1;
-    if (is_own(index)) {
-      PAPILIO_ASSERT((chunk.in & coverage_of(config_.self)) != 0);
-      PAPILIO_ASSERT(chunk.state != ChunkState::settled || chunk.coverage_when_settled == chunk.in);
-    } else {
-      PAPILIO_ASSERT(chunk.in == 0 && chunk.state != ChunkState::finalising);
-    }
+    if (plan_.reducer(index) == config_.self) PAPILIO_ASSERT((chunk.in & coverage_of(config_.self)) != 0);
+    PAPILIO_ASSERT(chunk.in != 0 || (chunk.state != ChunkState::finalising && !chunk.spent));
+    PAPILIO_ASSERT(in_trouble_ || chunk.in == 0 || plan_.reducer(index) == config_.self);
   }
   PAPILIO_ASSERT_VALUES(unsettled == unsettled_, unsettled, unsettled_);
   PAPILIO_ASSERT(!over_ || unsettled_ == 0);
-  PAPILIO_ASSERT((contributing_ & ~live_) == 0 || reduce_by_passed_);
+  PAPILIO_ASSERT((contributing_ & ~live_) == 0);
+  for (MemberIndex part = 0; part < members(); ++part) {
+    PAPILIO_ASSERT_VALUES(parts_[part].distance < members(), part, parts_[part].distance);
+    PAPILIO_ASSERT(!parts_[part].taken || is_held_here(part));
+  }
 }
 
 }  // namespace papilio::core

@@ -7,9 +7,20 @@
 // (Ryabinin et al., "Moshpit SGD: Communication-Efficient Decentralized Training on Heterogeneous Unreliable Devices",
 // NeurIPS 2021), chunked so that both phases overlap. What a round promises is in ROUND.md's words: by its deadline
 // every chunk is either an average over known contributors or this member's own gradient.
+//
+// When a reducer is lost, its part goes to a successor. Authority over a part moves along the ring of members and never
+// back: the successor is the first live reducer after the lost one, its distance along the ring is its rank, and who
+// has heard of a farther one takes nothing from a nearer one any more. Because a chunk may be averaged already at some
+// members and not at others, the successor first asks everybody what they hold; what anybody holds is passed on, and
+// only what nobody holds is averaged anew. So a chunk has one average among all who stay connected. A reducer is
+// replaced when a majority of the live members have lost it (a crash tolerant election needs no more, because at worst
+// a chunk stays local); a member that alone has lost it asks another one to pass its averages on, or reconnects and
+// resumes. No member returns before all live ones have everything, so that what the last of them lacks can still be
+// had.
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -29,6 +40,10 @@ enum class CutOff : std::uint8_t {
   wrong_model,            // its hello, shard or shape is of another model
   damaged_bytes,          // a payload did not match its checksum
   protocol,               // it sent what no member may send
+  slow,                   // its timers say so: see peer_timers.hpp
+  never_started,          // not one shard of it came
+  condemned,              // a majority of the members have lost it
+  not_done,               // the others had everything long ago, and it did not
 };
 [[nodiscard]] std::string_view to_string(CutOff reason);
 
@@ -65,7 +80,17 @@ struct RoundConfig {
   TimePoint start{};
   // When a reducer finalises with what it has, so that the averages still reach the others in time.
   TimePoint reduce_by{};
+  // When a successor finalises what it took over with what it has.
+  TimePoint settle_by{};
   TimePoint deadline{};
+  // Members that may reduce, the empty parts of tiny gradients included; the others are clients.
+  Coverage reducers = ~Coverage{0};
+  // How long a lost reducer may take to come back before another member is asked for its averages.
+  Duration resume_grace = std::chrono::milliseconds(500);
+  // How long members that have everything wait for the few that have not: at least this, and at least linger_fraction
+  // of the round so far.
+  Duration linger_floor = std::chrono::seconds(2);
+  double linger_fraction = 0.25;
   bool averages_first = true;  // see RoundOrder
 };
 
@@ -92,6 +117,30 @@ struct SendOrder {
   ChunkIndex chunk = 0;
 };
 
+// One bit per chunk of a part, from its first: bit i % 64 of word i / 64.
+using ChunkBits = std::vector<std::uint64_t>;
+
+// What to tell others. `to`: a member, or kEverybody (all live members).
+inline constexpr MemberIndex kEverybody = ~MemberIndex{0};
+struct Notice {
+  enum class Kind : std::uint8_t {
+    suspect,   // lost `member` (or, withdrawn, has it back)
+    takeover,  // averages what is missing of `part` from now on, as the one at `distance`
+    holdings,  // the answer to a takeover: `first`: averages held, `second`: own gradients given away
+    wanted,    // of `part`, `first`: contributions, `second`: averages wanted from the receiver
+    done,      // every chunk is settled
+    cut_off,   // to the shell itself: `member` was cut off in here; its link is to go
+  };
+  Kind kind = Kind::suspect;
+  MemberIndex to = kEverybody;
+  MemberIndex member = 0;
+  bool withdrawn = false;
+  MemberIndex part = 0;
+  std::uint32_t distance = 0;
+  ChunkBits first, second;
+};
+[[nodiscard]] std::string_view to_string(Notice::Kind kind);
+
 class Round {
  public:
   Round(const RoundConfig& config, PartitionPlan plan);
@@ -109,6 +158,8 @@ class Round {
   [[nodiscard]] TimePoint next_deadline() const;
   // Members whose gradients chunk holds; 0 while it is, or stays, this member's own gradient.
   [[nodiscard]] Coverage coverage(ChunkIndex chunk) const { return chunks_[chunk].coverage_when_settled; }
+  // Who averaged it; meaningful where coverage() is not 0.
+  [[nodiscard]] MemberIndex reducer(ChunkIndex chunk) const { return chunks_[chunk].reducer; }
   [[nodiscard]] float total_weight(ChunkIndex chunk) const { return static_cast<float>(chunks_[chunk].total_weight); }
   [[nodiscard]] CutOff cut_off(MemberIndex member) const { return peers_[member].cut_off; }
   // Whether the member reads this member's memory no more.
@@ -118,26 +169,46 @@ class Round {
   [[nodiscard]] bool is_live(MemberIndex member) const { return (live_ & coverage_of(member)) != 0; }
   [[nodiscard]] double announced_weight(MemberIndex member) const { return peers_[member].weight; }
   [[nodiscard]] std::uint32_t contributions_in(MemberIndex member) const { return peers_[member].contributions_in; }
+  // Chunks that it averaged, whoever passed them on.
   [[nodiscard]] std::uint32_t averages_in(MemberIndex member) const { return peers_[member].averages_in; }
+  [[nodiscard]] std::uint32_t times_resumed(MemberIndex member) const { return peers_[member].times_resumed; }
+  // Who may average this part now.
+  [[nodiscard]] MemberIndex holder(MemberIndex part) const { return (part + parts_[part].distance) % members(); }
+  // Somebody has lost somebody: members may ask each other for what they lack.
+  [[nodiscard]] bool is_in_trouble() const { return in_trouble_; }
+  // Whether a new connection would let it go on in this round.
+  [[nodiscard]] bool may_resume(MemberIndex member) const;
+  // Members without whose contributions this one cannot finish a chunk.
+  [[nodiscard]] Coverage waiting_for() const;
 
   // ---- shards: check the header, place and verify the payload, then handle it
   [[nodiscard]] Verdict check_contribution(MemberIndex from, ChunkIndex chunk, double weight,
                                            std::uint64_t elements) const;
-  [[nodiscard]] Verdict check_average(MemberIndex from, ChunkIndex chunk, Coverage coverage, double total_weight,
-                                      std::uint64_t elements) const;
+  [[nodiscard]] Verdict check_average(MemberIndex from, ChunkIndex chunk, MemberIndex reducer, Coverage coverage,
+                                      double total_weight, std::uint64_t elements) const;
   // Re-checks (the chunk may have been settled while the payload was on its way): no value means disregard it.
   std::optional<Reduction> handle_contribution(MemberIndex from, ChunkIndex index, double weight);
   // The kernel finished what handle_contribution or poll_finalisation ordered for this chunk.
   void handle_reduced(ChunkIndex index);
   // False: disregard it. True: the caller writes the payload over the chunk now, before anything else.
-  bool handle_average(MemberIndex from, ChunkIndex index, Coverage coverage, double total_weight);
+  bool handle_average(MemberIndex from, ChunkIndex index, MemberIndex reducer, Coverage coverage, double total_weight);
 
   // ---- other events
   // Every chunk is settled at the member, and it will not touch borrowed bytes any more.
   void handle_done(MemberIndex from);
   // The kernel took the shard that poll_send ordered.
   void handle_sent(MemberIndex to, const SendOrder& order);
+  // Its shards are not taken any more, and nobody waits for it; what it contributed counts.
   void handle_cut_off(MemberIndex member, CutOff reason);
+  // The member is in this round and connected again: it goes on where it was. What was on its way is sent again where
+  // the other side asks for it. False if it was cut off for something that a new connection does not mend.
+  bool handle_resumed(MemberIndex member);
+  // The four below return accept, late (out of date: no fault) or a violation.
+  Verdict handle_suspect(MemberIndex from, MemberIndex member, bool withdrawn);
+  Verdict handle_takeover(MemberIndex from, MemberIndex part, std::uint32_t distance);
+  Verdict handle_holdings(MemberIndex from, MemberIndex part, std::uint32_t distance, const ChunkBits& held,
+                          const ChunkBits& spent);
+  Verdict handle_wanted(MemberIndex from, MemberIndex part, const ChunkBits& contributions, const ChunkBits& averages);
   void handle_time(TimePoint now);
   // Ends the round: what is averaged stays so, the rest is local.
   void cancel();
@@ -146,8 +217,8 @@ class Round {
   // The next shard for this member; in the order in which the receiver wants them.
   std::optional<SendOrder> poll_send(MemberIndex to);
   std::optional<Finalisation> poll_finalisation();
-  // Once, when every chunk is settled: tell every live member so.
-  bool poll_done();
+  // Until there is none: tell it to whom it is for.
+  std::optional<Notice> poll_notice();
 
   // Aborts if an invariant does not hold. The simulator runs it after every event.
   void check_invariants() const;
@@ -161,7 +232,11 @@ class Round {
   struct Chunk {
     ChunkState state = ChunkState::open;
     std::uint8_t reductions_in_flight = 0;
-    Coverage in = 0;                     // own part: contributions accepted, own included
+    bool to_finalise = false;            // poll_finalisation is to order it
+    bool spent = false;                  // others' gradients were added onto this member's own
+    MemberIndex reducer = 0;             // of the average that is here
+    MemberIndex asked_of = kEverybody;   // who was asked to pass its average on
+    Coverage in = 0;                     // where this member reduces: contributions accepted, own included
     Coverage coverage_when_settled = 0;  // 0: local
     double total_weight = 0;
   };
@@ -170,20 +245,64 @@ class Round {
     double weight = 0;
     std::uint32_t contributions_in = 0;
     std::uint32_t averages_in = 0;
-    std::uint32_t averages_missing = 0;  // chunks of its part that are not settled here
-    ChunkIndex next_contribution = 0;    // cursor through its part
-    std::uint32_t next_average = 0;      // cursor through finished_
-    std::uint32_t averages_sent = 0;     // taken by the kernel
+    ChunkIndex next_contribution = 0;  // cursor through its part
+    std::uint32_t next_average = 0;    // cursor through finished_
+    std::uint32_t averages_sent = 0;   // taken by the kernel
+    std::uint32_t times_resumed = 0;
+    std::uint32_t requests = 0;  // its wanted messages so far
     bool is_done = false;
-    bool contributes = true;  // still waited for
+    bool by_request = false;  // resumed: gets what it asks for, the cursors rest
+    Coverage suspects = 0;    // members that have lost it
+    TimePoint lost_at = kNever;
+    std::deque<SendOrder> requested;  // to be sent to it
+    std::vector<bool> wants;          // by chunk: averages it asked for that are not here yet; empty: none
+  };
+  // One member's part, named after it, wherever the authority over it is.
+  struct Part {
+    std::uint32_t distance = 0;      // of its holder, along the ring from its own reducer
+    std::uint32_t pending = 0;       // a takeover that waits until this member, too, knows of a majority
+    Coverage givers = 0;             // whose averages of it are taken
+    MemberIndex relay = kEverybody;  // who was asked to pass averages on
+    bool answer_due = false;         // the holder is to be told what is here
+    // As its holder, having taken it over:
+    bool taken = false;
+    bool decided = false;  // which chunks are passed on, and which averaged anew
+    Coverage answered = 0;
+    std::vector<ChunkBits> held, spent;  // by member
   };
 
-  [[nodiscard]] bool is_own(ChunkIndex chunk) const;
-  void settle_local(ChunkIndex index);
+  [[nodiscard]] Coverage everybody() const;
+  [[nodiscard]] bool may_reduce(MemberIndex member) const { return (config_.reducers & coverage_of(member)) != 0; }
+  // Whether this member is the one to average the chunks of this part.
+  [[nodiscard]] bool is_held_here(MemberIndex part) const { return holder(part) == config_.self; }
+  [[nodiscard]] bool is_reduced_here(MemberIndex part) const;
+  [[nodiscard]] Coverage missing(MemberIndex part, ChunkIndex chunk) const;
+  [[nodiscard]] bool is_condemned(MemberIndex member) const;
+  [[nodiscard]] bool may_come_back(MemberIndex member) const;
+  [[nodiscard]] Verdict check_bits(MemberIndex part, const ChunkBits& bits) const;
+  template <typename Function>
+  void for_each_chunk(MemberIndex part, Function function);
+
+  void settle(ChunkIndex index, Coverage coverage);
+  void settle_local(MemberIndex part);
+  void begin_finalising(ChunkIndex index);
   void finalise_where_complete();
   void stop_waiting_for_contributions();
+  void finish_with_what_is_there();
+  void cut_short();
+  void cut_off_late(TimePoint now);
+
+  void review_parts();
+  void take_over(MemberIndex part, std::uint32_t distance);
+  void yield(MemberIndex part, std::uint32_t distance);
+  void decide(MemberIndex part);
+  void ask_contributions(MemberIndex part, MemberIndex of);
+  void ask_relays(TimePoint now);
+  void want_average(MemberIndex to, ChunkIndex index);
+  void tell_wanted(MemberIndex to, MemberIndex part, ChunkBits contributions, ChunkBits averages);
   // Two that reduce nothing owe each other nothing, and need not be connected.
   [[nodiscard]] bool owe_each_other(MemberIndex member) const;
+  [[nodiscard]] bool all_are_done() const;
   void update_over();
 
   RoundConfig config_;
@@ -192,12 +311,17 @@ class Round {
   Coverage contributing_ = 0;  // members whose contributions are still waited for, this one included
   std::vector<Chunk> chunks_;
   std::vector<Peer> peers_;
-  std::vector<ChunkIndex> finished_;     // own chunks in the order in which their averages were ready
-  std::vector<ChunkIndex> to_finalise_;  // own chunks whose last contributor was cut off
+  std::vector<Part> parts_;
+  std::vector<ChunkIndex> finished_;     // chunks of this member's part in the order in which their averages were ready
+  std::vector<ChunkIndex> to_finalise_;  // chunks that are complete without a further contribution
+  std::deque<Notice> notices_;
   std::uint64_t unsettled_ = 0;
+  TimePoint linger_until_ = kNever;
+  bool in_trouble_ = false;  // anybody has lost anybody: what seems unasked may be somebody's older view
+  bool settle_by_passed_ = false;
   bool reduce_by_passed_ = false;
   bool canceled_ = false;
-  bool done_told_ = false;
+  bool is_cut_short_ = false;  // by cancel() or the deadline: nobody is waited for
   bool over_ = false;
 };
 

@@ -5,6 +5,10 @@
 
 namespace papilio::node {
 
+void EngineEvents::on_offence(Peer& /*peer*/, core::Offence /*offence*/, const std::string& /*evidence*/) {}
+
+std::optional<transport::Refusal> EngineEvents::objection_to_peer(const PeerId& /*peer*/) { return std::nullopt; }
+
 Engine::Engine(transport::Io& io, MeshConfig mesh, RoundDriverConfig rounds, EngineEvents& events)
     : io_(io), events_(events), mesh_(io, std::move(mesh), *this), rounds_(io, mesh_, rounds, *this) {}
 
@@ -40,15 +44,20 @@ void Engine::leave(const std::string& reason, Duration patience) {
   cancel_round();
 }
 
-void Engine::on_peer_joined(Peer& peer) { events_.on_peer_joined(peer); }
+void Engine::on_peer_joined(Peer& peer) {
+  rounds_.handle_peer_joined(peer);
+  events_.on_peer_joined(peer);
+}
 
 void Engine::on_peer_left(Peer& peer, PeerLeft how, const std::string& why) {
   rounds_.handle_peer_left(peer, how);
+  if (how == PeerLeft::protocol_violation) events_.on_offence(peer, core::Offence::protocol, why);
+  if (how == PeerLeft::damaged) events_.on_offence(peer, core::Offence::damaged_bytes, why);
   events_.on_peer_left(peer, how, why);
 }
 
 void Engine::on_control(Peer& peer, const transport::Header& header) {
-  if (const auto* done = std::get_if<transport::Done>(&header)) return rounds_.handle_done(peer, *done);
+  if (rounds_.handle_control(peer, header)) return;
   events_.on_control(peer, header);
 }
 
@@ -68,6 +77,14 @@ void Engine::on_shard_out(Peer* peer, std::uint64_t tag, bool sent) { rounds_.ha
 void Engine::on_flow_gone(transport::Flow& flow) { rounds_.handle_flow_gone(flow); }
 
 void Engine::on_refused(const transport::Address& address, const std::string& why) { events_.on_refused(address, why); }
+
+void Engine::on_offence(Peer& peer, core::Offence offence, const std::string& evidence) {
+  events_.on_offence(peer, offence, evidence);
+}
+
+std::optional<transport::Refusal> Engine::objection_to_peer(const PeerId& peer) {
+  return events_.objection_to_peer(peer);
+}
 
 void Engine::on_round_over(RoundReport report) { events_.on_round_over(std::move(report)); }
 

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
+#include "engine/core/conduct.hpp"
 #include "engine/node/mesh.hpp"
 #include "engine/node/round_driver.hpp"
 #include "transport/io.hpp"
@@ -20,6 +22,11 @@ class EngineEvents {
   virtual void on_control(Peer& peer, const transport::Header& header) = 0;
   virtual void on_round_over(RoundReport report) = 0;
   virtual void on_refused(const transport::Address& address, const std::string& why) = 0;
+  // A linked peer did what it may not. What this leads to is the owner's to judge; it must not drop the peer from here,
+  // but after the turn. The engine has done what the round needs.
+  virtual void on_offence(Peer& peer, core::Offence offence, const std::string& evidence);
+  // Whether to refuse this peer at the door, and why.
+  virtual std::optional<transport::Refusal> objection_to_peer(const PeerId& peer);
 
  protected:
   ~EngineEvents() = default;
@@ -61,6 +68,8 @@ class Engine final : private MeshEvents, private RoundDriverEvents {
   void on_flow_gone(transport::Flow& flow) override;
   void on_refused(const transport::Address& address, const std::string& why) override;
   void on_round_over(RoundReport report) override;
+  void on_offence(Peer& peer, core::Offence offence, const std::string& evidence) override;
+  std::optional<transport::Refusal> objection_to_peer(const PeerId& peer) override;
 
   transport::Io& io_;
   EngineEvents& events_;

@@ -17,6 +17,19 @@ using transport::Hello;
 using transport::Refusal;
 using transport::RefusalReason;
 
+namespace {
+
+// What strangers write, for logs: one line of bounded length that moves no terminal's cursor.
+std::string printable(const std::string& text) {
+  constexpr std::size_t kMost = 400;
+  std::string line = text.substr(0, kMost);
+  std::replace_if(
+      line.begin(), line.end(), [](char each) { return each < ' ' || each > '~'; }, '?');
+  return line;
+}
+
+}  // namespace
+
 transport::SocketOptions default_socket_options(bool local_host, const std::string& congestion_control) {
   transport::SocketOptions options;
   options.congestion_control = congestion_control;
@@ -70,6 +83,14 @@ std::vector<std::string> Mesh::unanswered() const {
     if (!dial.answered) addresses.push_back(dial.address.to_string());
   }
   return addresses;
+}
+
+std::vector<std::string> Mesh::bans() const {
+  std::vector<std::string> bans;
+  for (const Dial& dial : dials_) {
+    if (!dial.ban.empty()) bans.push_back(dial.ban);
+  }
+  return bans;
 }
 
 void Mesh::send_control(Peer& peer, const Header& header) {
@@ -245,6 +266,9 @@ void Mesh::on_frame(Flow& flow, const Header& header, transport::Slab payload, s
     return handle_ready(connection);
   }
   if (const auto* refusal = std::get_if<Refusal>(&header); refusal != nullptr && connection.dialled) {
+    if (refusal->reason == RefusalReason::banned) {
+      handle_ban(connection, connection.address + " refuses this node: banned " + printable(refusal->detail));
+    }
     return handle_refusal(connection, *refusal);
   }
   violate(connection, "a frame before the hello");
@@ -261,14 +285,15 @@ std::optional<Refusal> Mesh::objection_to(const Hello& hello) const {
                                                    "target-batch, learning-rate, warmup-steps, data's characters"};
   }
   if (hello.peer == config_.self) return Refusal{RefusalReason::same_peer, "a node dialled itself"};
-  return std::nullopt;
+  return events_.objection_to_peer(hello.peer);
 }
 
 void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
   connection.hello = hello;
   if (const auto objection = objection_to(hello)) {
     counters_.refused += 1;
-    spdlog::warn("{}: refused ({}): {}", connection.address, to_string(objection->reason), objection->detail);
+    spdlog::warn("{} ({}): refused ({}): {}", connection.address, to_hex(hello.peer), to_string(objection->reason),
+                 objection->detail);
     return refuse(connection, *objection);
   }
   Peer* const peer = find(hello.peer);
@@ -288,7 +313,9 @@ void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
 void Mesh::handle_hello_of_acceptor(Connection& connection, const Hello& hello) {
   if (const auto objection = objection_to(hello)) {
     counters_.refused += 1;
-    if (hello.peer != config_.self) {
+    if (objection->reason == RefusalReason::banned) {
+      handle_ban(connection, connection.address + " (" + to_hex(hello.peer) + ") is banned here " + objection->detail);
+    } else if (hello.peer != config_.self) {
       spdlog::warn("{}: not joined ({}): {}", connection.address, to_string(objection->reason), objection->detail);
     }
     return handle_refusal(connection, *objection);
@@ -313,6 +340,7 @@ void Mesh::handle_hello_of_acceptor(Connection& connection, const Hello& hello) 
   connection.flow.send_control(transport::Ready{flows});
   const transport::Address address = connection.dial->address;
   connection.dial->wait = config_.redial_first;
+  connection.dial->ban.clear();
   Peer& peer = establish(connection);
   dial_further_flows(peer, address);
   events_.on_peer_joined(peer);
@@ -368,6 +396,15 @@ void Mesh::handle_refusal(Connection& connection, const Refusal& refusal) {
   close_quietly(connection);
 }
 
+// Not for good: bans end, and one who waits it out is welcome. But there is no use in asking all the time.
+void Mesh::handle_ban(Connection& connection, const std::string& what) {
+  if (connection.dial == nullptr) return;
+  connection.dial->wait = config_.redial_banned;
+  if (connection.dial->ban == what) return;  // said already
+  connection.dial->ban = what;
+  spdlog::warn("{}; trying again every {:.0f} s", what, to_seconds(config_.redial_banned));
+}
+
 void Mesh::refuse(Connection& connection, const Refusal& refusal) {
   connection.stage = Stage::closing;
   connection.deadline = saturating_add(io_.now(), std::chrono::seconds(1));
@@ -375,10 +412,10 @@ void Mesh::refuse(Connection& connection, const Refusal& refusal) {
   connection.flow.close_after_sending();
 }
 
-void Mesh::violate(Connection& connection, const std::string& what) {
+void Mesh::violate(Connection& connection, const std::string& what, PeerLeft how) {
   counters_.protocol_violations += 1;
   spdlog::warn("{}: connection closed: {}", connection.address, what);
-  if (connection.stage == Stage::established) return lose_peer(*connection.peer, PeerLeft::protocol_violation, what);
+  if (connection.stage == Stage::established) return lose_peer(*connection.peer, how, what);
   close_quietly(connection);
 }
 
@@ -437,7 +474,10 @@ void Mesh::tune_send_buffer(Connection& connection) {
 
 void Mesh::on_flow_failed(Flow& flow, const transport::FlowFailure& failure) {
   Connection& connection = connection_of(flow);
-  if (failure.is_protocol_violation()) return violate(connection, failure.to_string());
+  if (failure.is_protocol_violation()) {
+    const bool damaged = failure.frame_fault == transport::FrameFault::bad_checksum;
+    return violate(connection, failure.to_string(), damaged ? PeerLeft::damaged : PeerLeft::protocol_violation);
+  }
   if (connection.stage == Stage::established) return lose_flow(connection, failure.to_string());
   if (connection.peer != nullptr) {  // a further flow that could not be opened: the link lives without it
     spdlog::debug("{}: further flow not opened: {}", connection.address, failure.to_string());

@@ -36,9 +36,16 @@ struct Peer {
   std::string goodbye;
   std::vector<transport::Flow*> flows;  // the first carries control frames
   MemberIndex member = kNotAMember;     // in the current round; the round's driver keeps it
+  RoundId resume_told = 0;              // the round for which this link was told that this node is in it
 };
 
-enum class PeerLeft : std::uint8_t { goodbye, lost, protocol_violation, dropped };
+enum class PeerLeft : std::uint8_t {
+  goodbye,
+  lost,
+  protocol_violation,  // it sent what no peer may send
+  damaged,             // a header that does not match its checksum: the way may have done that
+  dropped,             // by this node
+};
 
 struct MeshConfig {
   PeerId self;
@@ -55,6 +62,7 @@ struct MeshConfig {
   Duration redial_first = std::chrono::milliseconds(50);
   Duration redial_most = std::chrono::seconds(5);
   Duration redial_linked = std::chrono::seconds(60);  // an address whose peer says that it is linked already
+  Duration redial_banned = std::chrono::seconds(30);  // an address whose peer, or this node, is banned there or here
   std::uint64_t seed = 0;                             // of session numbers
   bool one_machine = false;             // everybody shares this host, whatever the addresses say: simulated groups
   std::uint32_t maximum_pending = 256;  // accepted connections whose hello is not in yet
@@ -88,6 +96,8 @@ class MeshEvents {
   virtual void on_shard_out(Peer* peer, std::uint64_t tag, bool sent) = 0;
   // A flow is gone: forget pointers to it.
   virtual void on_flow_gone(transport::Flow& flow) = 0;
+  // Whether this node wants no link with that peer, and why. Asked at every handshake, whoever dialled.
+  virtual std::optional<transport::Refusal> objection_to_peer(const PeerId& peer) = 0;
   // An address refused this node for good (wrong run or model).
   virtual void on_refused(const transport::Address& address, const std::string& why) = 0;
 
@@ -112,6 +122,8 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   [[nodiscard]] const MeshConfig& config() const { return config_; }
   // Addresses that have not answered yet.
   [[nodiscard]] std::vector<std::string> unanswered() const;
+  // Addresses that answered with a ban, or are banned here, with the words for it.
+  [[nodiscard]] std::vector<std::string> bans() const;
 
   void send_control(Peer& peer, const transport::Header& header);
   void wake_sender(Peer& peer);
@@ -129,7 +141,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
 
   // Counted since the start, for the node's report.
   struct Counters {
-    std::uint64_t refused = 0;              // hellos of another run or model
+    std::uint64_t refused = 0;              // hellos of another run or model, or of a banned peer
     std::uint64_t protocol_violations = 0;  // not our protocol, or malformed
     std::uint64_t handshake_timeouts = 0;
   };
@@ -170,6 +182,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
     bool busy = false;      // a connection is under way, or up
     bool given_up = false;  // refused for good
     bool answered = false;
+    std::string ban;  // why the last handshake there came to nothing, where a ban was the reason
   };
 
   void on_accepted(transport::Stream& stream) override;
@@ -196,8 +209,9 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   void handle_hello_of_acceptor(Connection& connection, const transport::Hello& hello);
   void handle_ready(Connection& connection);
   void handle_refusal(Connection& connection, const transport::Refusal& refusal);
+  void handle_ban(Connection& connection, const std::string& what);
   void refuse(Connection& connection, const transport::Refusal& refusal);
-  void violate(Connection& connection, const std::string& what);
+  void violate(Connection& connection, const std::string& what, PeerLeft how = PeerLeft::protocol_violation);
   Peer& establish(Connection& connection);
   Connection* pending_from(const PeerId& id);
   void handle_goodbye(Connection& goodbye, const std::string& reason);

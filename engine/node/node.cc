@@ -17,8 +17,12 @@
 #include "engine/base/assert.hpp"
 #include "engine/base/limits.hpp"
 #include "engine/base/units.hpp"
+#include "engine/core/conduct.hpp"
+#include "engine/node/ban_keeper.hpp"
+#include "engine/node/ban_store.hpp"
 #include "engine/node/engine.hpp"
 #include "engine/node/group.hpp"
+#include "engine/node/state_directory.hpp"
 #include "transport/io.hpp"
 
 namespace papilio {
@@ -31,6 +35,15 @@ using node::Peer;
 
 // How long a departure may take: goodbyes are small, and a peer that does not take one is not waited for.
 constexpr Duration kLeavePatience = std::chrono::milliseconds(1500);
+
+core::WallTime wall_now() { return std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now()); }
+
+// What a node kept from earlier runs; nothing without a state directory.
+struct Kept {
+  std::optional<node::StateDirectory> directory;
+  std::optional<node::BanStore> store;
+  std::vector<core::ConductRecord> records;
+};
 
 struct AllReduceCall {
   std::span<float> gradient;
@@ -55,19 +68,24 @@ struct Exchange {
   bool out_of_step = false;
   std::vector<std::string> refusals;    // which address refused this node for good, and why
   std::vector<std::string> unanswered;  // addresses
+  std::vector<std::string> bans;        // which address refuses this node for now, or is refused, and why
 };
 
 class LoopNode final : public Node, private node::EngineEvents {
  public:
   LoopNode(NodeConfig config, std::unique_ptr<transport::Io> io, std::string transport_note, node::MeshConfig mesh,
-           const node::RoundDriverConfig& rounds, const node::GroupConfig& group)
+           const node::RoundDriverConfig& rounds, const node::GroupConfig& group, Kept kept)
       : config_(std::move(config)),
         transport_note_(std::move(transport_note)),
         id_(mesh.self),
         io_(std::move(io)),
         engine_(*io_, std::move(mesh), rounds, *this),
-        group_(engine_, group) {
+        group_(engine_, group),
+        state_directory_(std::move(kept.directory)) {
     exchange_.progress.members = 1;
+    conduct_.load(wall_now(), kept.records);
+    if (kept.store) keeper_.emplace(std::move(*kept.store), kept.records, *io_);
+    write_down();
   }
 
   LoopNode(const LoopNode&) = delete;
@@ -110,13 +128,15 @@ class LoopNode final : public Node, private node::EngineEvents {
     }
     if (exchange_.stop) return runtime_error("stopped while waiting for the group");
     if (in_time) return Done{};
+    std::string banned;
+    for (const std::string& ban : exchange_.bans) banned += "; " + ban;
     std::string missing;
     for (const std::string& address : exchange_.unanswered) missing += " " + address;
     return runtime_error(
         "only " + std::to_string(exchange_.progress.members) + " of " + std::to_string(config_.group_size) +
         " members are here after join-timeout (" + std::to_string(static_cast<int>(to_seconds(config_.join_timeout))) +
-        " s)" + (refused.empty() ? "" : "; " + refused) + (missing.empty() ? "" : "; no answer from" + missing) +
-        ": check that they run and can be reached");
+        " s)" + (refused.empty() ? "" : "; " + refused) + banned +
+        (missing.empty() ? "" : "; no answer from" + missing) + ": check that they run and can be reached");
   }
 
   void add_samples(std::uint64_t samples) override {
@@ -199,6 +219,8 @@ class LoopNode final : public Node, private node::EngineEvents {
   void run() {
     pthread_setname_np(pthread_self(), "papilio-loop");
     while (take_commands()) {
+      take_cleared();
+      drop_banned();
       join_round();
       group_.act(io_->now());
       publish();
@@ -271,9 +293,68 @@ class LoopNode final : public Node, private node::EngineEvents {
       exchange_.progress = progress;
       exchange_.group_is_complete = exchange_.group_is_complete || complete;
       exchange_.out_of_step = group_.is_out_of_step();
-      if (!exchange_.group_is_complete) exchange_.unanswered = engine_.mesh().unanswered();
+      if (!exchange_.group_is_complete) {
+        exchange_.unanswered = engine_.mesh().unanswered();
+        exchange_.bans = engine_.mesh().bans();
+      }
     }
     exchange_.changed.notify_all();
+  }
+
+  // ---- who offends
+
+  void on_offence(Peer& peer, core::Offence offence, const std::string& evidence) override {
+    const core::Judgement judgement = conduct_.handle_offence(wall_now(), peer.id, offence, evidence);
+    const std::string who = to_hex(peer.id) + " (" + peer.address + ")";
+    if (judgement.kind == core::Judgement::Kind::ban) {
+      spdlog::warn("{} banned until {} ({}: {})", who, core::to_text(judgement.until), to_string(offence), evidence);
+      to_drop_.push_back(peer.id);
+    } else if (judgement.kind == core::Judgement::Kind::strike) {
+      spdlog::info("{} has {} strikes, {} make a ban ({}: {})", who, judgement.strikes, judgement.strikes_to_ban,
+                   to_string(offence), evidence);
+    }
+    write_down();
+  }
+
+  std::optional<transport::Refusal> objection_to_peer(const PeerId& peer) override {
+    const core::ConductRecord* const ban = conduct_.ban_of(wall_now(), peer);
+    if (ban == nullptr) return std::nullopt;
+    return transport::Refusal{transport::RefusalReason::banned, "until " + core::to_text(ban->banned_until) + " (" +
+                                                                    std::string(to_string(ban->offence)) + ": " +
+                                                                    ban->evidence + ")"};
+  }
+
+  void drop_banned() {
+    for (const PeerId& id : std::exchange(to_drop_, {})) {
+      Peer* const peer = engine_.mesh().find(id);
+      if (peer != nullptr) engine_.mesh().drop(*peer, "banned");
+    }
+  }
+
+  // `bans clear` was here.
+  void take_cleared() {
+    if (!keeper_) return;
+    for (const PeerId& peer : keeper_->take_cleared()) {
+      if (conduct_.clear(wall_now(), peer)) spdlog::info("{}: its bans and strikes were cleared", to_hex(peer));
+    }
+    write_down();
+  }
+
+  void write_down() {
+    while (auto change = conduct_.poll_change(wall_now())) {
+      if (keeper_) keeper_->save(std::move(*change));
+    }
+  }
+
+  // Who did well is forgiven by and by; and the report tells who is banned.
+  void judge_round(RoundReport& report) {
+    const core::WallTime now = wall_now();
+    for (PeerReport& peer : report.peers) {
+      peer.banned = conduct_.is_banned(now, peer.peer);
+      const bool took_part = peer.peer != id_ && peer.contributions_in + peer.averages_in > 0;
+      if (took_part && !peer.cut_off && !peer.banned && !report.canceled) conduct_.handle_good_round(now, peer.peer);
+    }
+    write_down();
   }
 
   void on_peer_joined(Peer& peer) override {
@@ -296,6 +377,7 @@ class LoopNode final : public Node, private node::EngineEvents {
   }
 
   void on_round_over(RoundReport report) override {
+    judge_round(report);
     group_.handle_round_over(io_->now(), report);
     group_.act(io_->now());
     answer_call(std::move(report));
@@ -325,6 +407,10 @@ class LoopNode final : public Node, private node::EngineEvents {
   std::optional<AllReduceCall> call_;
   bool joined_ = false;
   bool cancel_ = false;
+  core::Conduct conduct_;
+  std::vector<PeerId> to_drop_;  // banned in this turn
+  std::optional<node::StateDirectory> state_directory_;
+  std::optional<node::BanKeeper> keeper_;
 
   std::thread thread_;
 };
@@ -337,14 +423,19 @@ Result<std::uint64_t> random_number() {
   return value;
 }
 
-Result<PeerId> random_id() {
-  PeerId id;
-  for (std::size_t i = 0; i < id.bytes.size(); i += 8) {
-    auto number = random_number();
-    if (!number) return number.error();
-    for (std::size_t k = 0; k < 8; ++k) id.bytes[i + k] = static_cast<std::uint8_t>(*number >> (8 * k));
-  }
-  return id;
+Result<Kept> open_state(const std::string& path) {
+  Kept kept;
+  if (path.empty()) return Result<Kept>(std::move(kept));
+  auto directory = node::StateDirectory::open(path);
+  if (!directory) return directory.error();
+  auto store = node::BanStore::open(path);
+  if (!store) return store.error();
+  auto records = store->load();
+  if (!records) return records.error();
+  kept.directory.emplace(std::move(*directory));
+  kept.store.emplace(std::move(*store));
+  kept.records = std::move(*records);
+  return Result<Kept>(std::move(kept));
 }
 
 Result<transport::IoBackend> backend_of(const std::string& name) {
@@ -395,11 +486,8 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   if (config.group_size == 0) config.group_size = static_cast<std::uint32_t>(1 + config.peers.size());
 
   node::MeshConfig mesh;
-  auto id = random_id();
-  if (!id) return id.error();
   auto seed = random_number();
   if (!seed) return seed.error();
-  mesh.self = *id;
   mesh.seed = *seed;
   mesh.fingerprint = config.fingerprint;
   mesh.run_id = config.run_id;
@@ -420,6 +508,11 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
     if (!address) return usage_error("peer: " + address.error().message);
     mesh.peers.push_back(*address);
   }
+  auto kept = open_state(config.state_dir);
+  if (!kept) return kept.error();
+  auto id = kept->directory ? Result<PeerId>(kept->directory->id()) : node::random_peer_id();
+  if (!id) return id.error();
+  mesh.self = *id;
   node::RoundDriverConfig rounds;
   rounds.self = *id;
   const node::GroupConfig group{.self = *id,
@@ -435,8 +528,8 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   std::string note;
   auto io = transport::make_io(*backend, &note);
   if (!io) return io.error();
-  auto node =
-      std::make_unique<LoopNode>(std::move(config), std::move(*io), std::move(note), std::move(mesh), rounds, group);
+  auto node = std::make_unique<LoopNode>(std::move(config), std::move(*io), std::move(note), std::move(mesh), rounds,
+                                         group, std::move(*kept));
   if (auto launched = node->launch(); !launched) return launched.error();
   return std::unique_ptr<Node>(std::move(node));
 }

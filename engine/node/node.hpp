@@ -28,17 +28,20 @@ struct NodeConfig {
   std::string run_id = "papilio";
   Fingerprint fingerprint;  // of the model and the run: model_fingerprint()
   Role role = Role::miner;
-  std::string listen;                                 // ADDRESS:PORT; empty for clients
-  std::vector<std::string> peers;                     // ADDRESS:PORT of the others, dialled until they answer
-  std::uint32_t group_size = 0;                       // members to wait for before the first round; 0 means 1 + peers
-  std::uint64_t elements = 0;                         // of the flat gradient, fp32
-  std::uint64_t target_batch = 0;                     // samples of the whole group that make one epoch
-  std::string transport = "auto";                     // auto, uring, uv
-  std::string congestion_control;                     // empty: cubic towards the local host, else the system's default
-  std::uint64_t rate_bytes_per_s = 0;                 // this node's qualified rate each way; 0: unknown, all alike
-  std::size_t chunk_bytes = 0;                        // 0: chosen from the gradient's size and the rates
-  std::uint32_t flows = 0;                            // connections per peer; 0: 1 on the local host, 4 elsewhere
-  Duration round_timeout = std::chrono::seconds(30);  // from a round's start to its deadline
+  std::string listen;                  // ADDRESS:PORT; empty for clients
+  std::vector<std::string> peers;      // ADDRESS:PORT of the others, dialled until they answer
+  std::uint32_t group_size = 0;        // members to wait for before the first round; 0 means 1 + peers
+  std::uint64_t elements = 0;          // of the flat gradient, fp32
+  std::uint64_t target_batch = 0;      // samples of the whole group that make one epoch
+  std::string transport = "auto";      // auto, uring, uv
+  std::string congestion_control;      // empty: cubic towards the local host, else the system's default
+  std::uint64_t rate_bytes_per_s = 0;  // this node's qualified rate each way; 0: unknown, all alike
+  std::size_t chunk_bytes = 0;         // 0: chosen from the gradient's size and the rates
+  // Where this node keeps who it is and whom it banned; exists, and is this process's alone. Empty: every start is a
+  // new peer, and bans end with the process.
+  std::string state_dir;
+  std::uint32_t flows = 0;                              // connections per peer; 0: 1 on the local host, 4 elsewhere
+  Duration round_timeout = std::chrono::seconds(30);    // from a round's start to its deadline
   Duration connect_timeout = std::chrono::seconds(10);  // one dial, one handshake
   Duration join_timeout = std::chrono::seconds(120);    // until group_size members are there
 };
@@ -54,7 +57,10 @@ struct PeerReport {
   std::uint64_t bytes_in = 0, bytes_out = 0;
   std::uint32_t shards_in_flight = 0;  // being sent at the moment of the report: 0 when a round is over
   bool cut_off = false;
-  std::string reason;  // why it was cut off; empty otherwise
+  bool banned = false;                  // by this node, when the round was over
+  std::string reason;                   // why it was cut off; empty otherwise
+  std::uint32_t times_resumed = 0;      // its connection was lost and came back
+  std::optional<std::uint64_t> digest;  // of its result, as it said; none: it did not get that far
 };
 
 struct RoundReport {
@@ -65,6 +71,8 @@ struct RoundReport {
   // Per chunk: the members whose gradients the average holds (bit i: members in the order of `peers`, self included),
   // or 0: the chunk is this node's local gradient.
   std::vector<Coverage> chunks;
+  // Per chunk: the member that averaged it, as a rule the one whose part it is; ~0 where local.
+  std::vector<MemberIndex> reducers;
   double coverage = 0;  // mean over elements of contributors / members; a local chunk counts 0
   std::uint64_t local_chunks = 0;
   std::uint64_t bytes_sent = 0, bytes_received = 0;

@@ -37,8 +37,40 @@ RoundId round_of(const transport::Header& header) {
   return std::get<transport::Average>(header).round;
 }
 
+std::uint64_t model_of(const transport::Header& header) {
+  if (const auto* contribution = std::get_if<transport::Contribution>(&header)) return contribution->model;
+  return std::get<transport::Average>(header).model;
+}
+
+std::uint64_t group_of(const transport::Header& header) {
+  if (const auto* contribution = std::get_if<transport::Contribution>(&header)) return contribution->group;
+  return std::get<transport::Average>(header).group;
+}
+
+// Of words about rounds; 0 for other frames.
+RoundId round_of_word(const transport::Header& header) {
+  return std::visit(
+      [](const auto& word) -> RoundId {
+        using Word = std::decay_t<decltype(word)>;
+        if constexpr (std::is_same_v<Word, transport::Done> || std::is_same_v<Word, transport::Resume> ||
+                      std::is_same_v<Word, transport::Suspect> || std::is_same_v<Word, transport::Takeover> ||
+                      std::is_same_v<Word, transport::Holdings> || std::is_same_v<Word, transport::Wanted> ||
+                      std::is_same_v<Word, transport::Pulse>) {
+          return word.round;
+        } else {
+          return 0;
+        }
+      },
+      header);
+}
+
 bool matches(std::uint64_t checksum, std::span<const std::byte> payload) {
   return kernels::checksum(payload) == checksum || mutated(Mutation::skipped_checksum);
+}
+
+core::Offence offence_of(CutOff reason) {
+  if (reason == CutOff::wrong_model) return core::Offence::wrong_model;
+  return reason == CutOff::damaged_bytes ? core::Offence::damaged_bytes : core::Offence::protocol;
 }
 
 Role role_of(transport::WireRole role) { return static_cast<Role>(role); }
@@ -116,6 +148,14 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   config.start = began_;
   config.deadline = saturating_add(began_, spec.timeout);
   config.reduce_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.reduce_by_fraction));
+  config.settle_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.settle_by_fraction));
+  config.resume_grace = config_.resume_grace;
+  config.linger_floor = config_.linger_floor;
+  config.linger_fraction = config_.linger_fraction;
+  config.reducers = 0;
+  for (MemberIndex member = 0; member < spec.members.size(); ++member) {
+    if (spec.members[member].reduces) config.reducers |= coverage_of(member);
+  }
   borrow_ = config_.borrow;
   if (borrow_ == Borrow::automatic) {
     borrow_ = gradient.size_bytes() >= config_.borrow_from_bytes ? Borrow::everything : Borrow::nothing;
@@ -132,10 +172,11 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
       round_->handle_cut_off(member, CutOff::connection_lost);
     }
   }
-  run_finalisations();
+  std::vector<EarlyFrame> early = std::exchange(early_, {});
+  for (EarlyFrame& each : early) handle_control(*each.peer, each.header);
+  act();
   resume_held();
   resume_starved();
-  wake_senders();
 }
 
 void RoundDriver::cancel() {
@@ -144,9 +185,16 @@ void RoundDriver::cancel() {
   run_finalisations();
 }
 
+void RoundDriver::act() {
+  run_finalisations();
+  deliver_notices();
+  wake_senders();
+}
+
 void RoundDriver::skip_rounds_to(RoundId round) {
   if (round_ || round <= last_round_) return;
   last_round_ = round;
+  std::erase_if(early_, [&](const EarlyFrame& each) { return round_of_word(each.header) <= round; });
   resume_held();
 }
 
@@ -164,10 +212,10 @@ TimePoint RoundDriver::next_deadline() const {
 }
 
 void RoundDriver::handle_time(TimePoint now) {
-  if (round_ && now >= round_->next_deadline()) {
+  if (round_) {
+    const bool is_due = now >= round_->next_deadline();
     round_->handle_time(now);
-    run_finalisations();
-    wake_senders();
+    if (is_due) act();
   }
   give_up_held(now);
   finish_if_over();
@@ -216,6 +264,7 @@ void RoundDriver::finish_if_over() {
 // Peers that may still read borrowed bytes while the trainer is about to change them: cut, so that what they read from
 // the dead connection fails its checksum instead of being averaged.
 void RoundDriver::drop_unreleased() {
+  if (borrow_ == Borrow::nothing) return;
   for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
     Peer* const peer = member_peers_[member];
     if (peer == nullptr || !peer->is_local_host) continue;
@@ -248,6 +297,7 @@ RoundReport RoundDriver::make_report() {
   for (ChunkIndex chunk = 0; chunk < plan.chunk_count(); ++chunk) {
     const Coverage coverage = round_->coverage(chunk);
     report.chunks.push_back(coverage);
+    report.reducers.push_back(coverage != 0 ? round_->reducer(chunk) : kNotAMember);
     covered += static_cast<double>(plan.chunk(chunk).size) * std::popcount(coverage) / round_->members();
     if (coverage == 0) {
       report.local_chunks += 1;
@@ -263,6 +313,7 @@ RoundReport RoundDriver::make_report() {
     peer.weight = round_->announced_weight(member);
     peer.contributions_in = round_->contributions_in(member);
     peer.averages_in = round_->averages_in(member);
+    peer.times_resumed = round_->times_resumed(member);
     peer.cut_off = round_->cut_off(member) != CutOff::none;
     if (peer.cut_off) peer.reason = to_string(round_->cut_off(member));
     report.bytes_received += peer.bytes_in;
@@ -285,6 +336,11 @@ transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transpor
     return {.verdict = PayloadVerdict::hold, .slab = {}};
   }
   if (peer.member == kNotAMember) return {};
+  if (model_of(header) != spec_.model) {
+    violate(peer, CutOff::wrong_model, "a shard of another model or epoch");
+    return {};
+  }
+  if (group_of(header) != spec_.group) return {};
 
   Verdict verdict = Verdict::bad_size;
   if (payload_bytes % sizeof(float) == 0) {
@@ -293,7 +349,8 @@ transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transpor
       verdict = round_->check_contribution(peer.member, contribution->chunk, contribution->weight, elements);
     } else {
       const auto& average = std::get<transport::Average>(header);
-      verdict = round_->check_average(peer.member, average.chunk, average.coverage, average.total_weight, elements);
+      verdict = round_->check_average(peer.member, average.chunk, average.reducer, average.coverage,
+                                      average.total_weight, elements);
     }
   }
   if (is_violation(verdict)) {
@@ -348,7 +405,7 @@ void RoundDriver::handle_contribution(Peer& peer, const transport::Contribution&
   round_->handle_reduced(header.chunk);
   if (reduction->last) {
     complete_chunk(header.chunk);
-    tell_done();
+    deliver_notices();
     if (!mutated(Mutation::forgotten_wake)) wake_senders();
   }
 }
@@ -364,8 +421,8 @@ void RoundDriver::write_average(std::span<float> values, std::span<const std::by
 
 void RoundDriver::handle_average(Peer& peer, const transport::Average& header, std::span<const std::byte> payload) {
   const std::uint64_t elements = payload.size() / sizeof(float);
-  if (round_->check_average(peer.member, header.chunk, header.coverage, header.total_weight, elements) !=
-      Verdict::accept) {
+  if (round_->check_average(peer.member, header.chunk, header.reducer, header.coverage, header.total_weight,
+                            elements) != Verdict::accept) {
     return;
   }
   const std::span<float> values = chunk_values(header.chunk);
@@ -373,42 +430,150 @@ void RoundDriver::handle_average(Peer& peer, const transport::Average& header, s
   if (!matches(header.checksum, payload)) {
     return violate(peer, CutOff::damaged_bytes, "an average whose bytes do not match their checksum");
   }
-  round_->handle_average(peer.member, header.chunk, header.coverage, header.total_weight);
+  round_->handle_average(peer.member, header.chunk, header.reducer, header.coverage, header.total_weight);
   if (!mutated(Mutation::unwritten_average)) write_average(values, payload);
   chunk_checksums_[header.chunk] = header.checksum;
-  tell_done();
+  deliver_notices();
+  if (round_->is_in_trouble()) wake_senders();  // it may be one that others have asked for
 }
 
-void RoundDriver::handle_done(Peer& peer, const transport::Done& done) {
-  if (!round_ || done.round != spec_.round || peer.member == kNotAMember) return;
-  round_->handle_done(peer.member);
+// ---- what members tell each other
+
+MemberIndex RoundDriver::member_of(const PeerId& id) const {
+  for (MemberIndex member = 0; member < spec_.members.size(); ++member) {
+    if (spec_.members[member].peer == id) return member;
+  }
+  return kNotAMember;
 }
 
-void RoundDriver::tell_done() {
-  if (!round_->poll_done()) return;
-  const transport::Done done{.round = spec_.round, .digest = digest()};
-  for (Peer* const peer : std::vector<Peer*>(member_peers_)) {
-    if (peer != nullptr) mesh_.send_control(*peer, done);
+// A link that came (back) during a round: the other side may be in it, too.
+void RoundDriver::handle_peer_joined(Peer& peer) {
+  if (!round_) return;
+  const MemberIndex member = member_of(peer.id);
+  if (member == kNotAMember || member == round_->config().self || !round_->may_resume(member)) return;
+  peer.member = member;
+  member_peers_[member] = &peer;
+  member_reports_[member].address = peer.address;
+  member_reports_[member].role = role_of(peer.role);
+  tell_resume(peer);
+}
+
+void RoundDriver::tell_resume(Peer& peer) {
+  peer.resume_told = spec_.round;
+  mesh_.send_control(peer, transport::Resume{.round = spec_.round, .group = spec_.group});
+}
+
+void RoundDriver::handle_resume(Peer& peer, const transport::Resume& resume) {
+  if (resume.group != spec_.group || !round_->may_resume(peer.member)) return;
+  if (peer.resume_told != spec_.round) tell_resume(peer);  // the link is older than this round here
+  if (round_->handle_resumed(peer.member)) {
+    spdlog::info("{} ({}): goes on with round {}", to_hex(peer.id), peer.address, spec_.round);
+  }
+}
+
+bool RoundDriver::handle_control(Peer& peer, const transport::Header& header) {
+  const RoundId round = round_of_word(header);
+  if (round == 0) return false;
+  if (round <= last_round_) return true;
+  if (!round_ || round > spec_.round) return keep_for_later(peer, header);
+  if (peer.member == kNotAMember) return true;
+  const Verdict verdict = handle_notice(peer, header);
+  if (is_violation(verdict)) {
+    violate(peer, CutOff::protocol, "word about a part that is " + std::string(to_string(verdict)));
+  }
+  act();
+  return true;
+}
+
+// Others may be in the round already, and each word is said only once.
+bool RoundDriver::keep_for_later(Peer& peer, const transport::Header& header) {
+  constexpr std::size_t kMostPerPeer = 4 * kMaximumMembers;
+  if (std::holds_alternative<transport::Pulse>(header)) return true;
+  const auto kept = std::count_if(early_.begin(), early_.end(), [&](const auto& each) { return each.peer == &peer; });
+  if (static_cast<std::size_t>(kept) < kMostPerPeer) early_.push_back({.peer = &peer, .header = header});
+  return true;
+}
+
+Verdict RoundDriver::handle_notice(Peer& peer, const transport::Header& header) {
+  const MemberIndex from = peer.member;
+  if (const auto* done = std::get_if<transport::Done>(&header)) {
+    member_reports_[from].digest = done->digest;
+    round_->handle_done(from);
+  } else if (const auto* resume = std::get_if<transport::Resume>(&header)) {
+    handle_resume(peer, *resume);
+  } else if (const auto* suspect = std::get_if<transport::Suspect>(&header)) {
+    return round_->handle_suspect(from, suspect->member, suspect->withdrawn);
+  } else if (const auto* takeover = std::get_if<transport::Takeover>(&header)) {
+    return round_->handle_takeover(from, takeover->part, takeover->distance);
+  } else if (const auto* holdings = std::get_if<transport::Holdings>(&header)) {
+    return round_->handle_holdings(from, holdings->part, holdings->distance, holdings->held, holdings->spent);
+  } else if (const auto* wanted = std::get_if<transport::Wanted>(&header)) {
+    return round_->handle_wanted(from, wanted->part, wanted->contributions, wanted->averages);
+  }
+  return Verdict::accept;
+}
+
+void RoundDriver::deliver_notices() {
+  while (const std::optional<core::Notice> notice = round_->poll_notice()) tell(*notice);
+}
+
+void RoundDriver::tell(const core::Notice& notice) {
+  using Kind = core::Notice::Kind;
+  spdlog::debug("round {}, member {}: tells {} {} (member {}, part {}, distance {})", spec_.round,
+                round_->config().self, notice.to == core::kEverybody ? "all" : std::to_string(notice.to),
+                to_string(notice.kind), notice.member, notice.part, notice.distance);
+  transport::Header header;
+  switch (notice.kind) {
+    case Kind::suspect:
+      header = transport::Suspect{.round = spec_.round, .member = notice.member, .withdrawn = notice.withdrawn};
+      break;
+    case Kind::takeover:
+      header = transport::Takeover{.round = spec_.round, .part = notice.part, .distance = notice.distance};
+      break;
+    case Kind::holdings:
+      header = transport::Holdings{.round = spec_.round,
+                                   .part = notice.part,
+                                   .distance = notice.distance,
+                                   .held = notice.first,
+                                   .spent = notice.second};
+      break;
+    case Kind::wanted:
+      header = transport::Wanted{
+          .round = spec_.round, .part = notice.part, .contributions = notice.first, .averages = notice.second};
+      break;
+    case Kind::done: header = transport::Done{.round = spec_.round, .digest = digest()}; break;
+    case Kind::cut_off:
+      if (Peer* const peer = member_peers_[notice.member]) {
+        mesh_.drop(*peer, "cut off: " + std::string(to_string(round_->cut_off(notice.member))));
+      }
+      return;
+  }
+  for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
+    Peer* const peer = member_peers_[member];
+    const bool is_for_it = notice.to == core::kEverybody ? round_->is_live(member) : notice.to == member;
+    if (peer != nullptr && is_for_it) mesh_.send_control(*peer, header);
   }
 }
 
 void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how) {
+  std::erase_if(early_, [&](const EarlyFrame& each) { return each.peer == &peer; });
   if (!round_ || peer.member == kNotAMember) return;
   const MemberIndex member = peer.member;
   member_peers_[member] = nullptr;
   const CutOff reason = how == PeerLeft::goodbye              ? CutOff::departed
                         : how == PeerLeft::protocol_violation ? CutOff::protocol
+                        : how == PeerLeft::damaged            ? CutOff::damaged_bytes
                                                               : CutOff::connection_lost;
   round_->handle_cut_off(member, reason);
-  run_finalisations();
-  wake_senders();
+  act();
 }
 
 void RoundDriver::violate(Peer& peer, CutOff reason, const std::string& what) {
   spdlog::warn("{} ({}): cut off ({}): {}", to_hex(peer.id), peer.address, to_string(reason), what);
   round_->handle_cut_off(peer.member, reason);
-  run_finalisations();
+  events_.on_offence(peer, offence_of(reason), what + " in round " + std::to_string(spec_.round));
   mesh_.drop(peer, what);
+  act();
 }
 
 // ---- what goes out
@@ -425,14 +590,19 @@ bool RoundDriver::next_shard(Peer& peer, transport::OutgoingFrame& frame) {
                                                       .coverage = round_->coverage(order->chunk),
                                                       .chunk = order->chunk,
                                                       .total_weight = round_->total_weight(order->chunk),
-                                                      .codec = transport::Codec::fp32},
+                                                      .codec = transport::Codec::fp32,
+                                                      .model = spec_.model,
+                                                      .group = spec_.group,
+                                                      .reducer = round_->reducer(order->chunk)},
                                    payload.size(), frame.header);
   } else {
     transport::encode_frame_header(transport::Contribution{.round = spec_.round,
                                                            .checksum = kernels::checksum(payload),
                                                            .chunk = order->chunk,
                                                            .weight = static_cast<float>(round_->config().weight),
-                                                           .codec = transport::Codec::fp32},
+                                                           .codec = transport::Codec::fp32,
+                                                           .model = spec_.model,
+                                                           .group = spec_.group},
                                    payload.size(), frame.header);
   }
   frame.payload = payload;
@@ -462,7 +632,6 @@ void RoundDriver::run_finalisations() {
     round_->handle_reduced(order->chunk);
     complete_chunk(order->chunk);
   }
-  tell_done();
 }
 
 void RoundDriver::wake_senders() {

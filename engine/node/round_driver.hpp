@@ -14,6 +14,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/core/conduct.hpp"
 #include "engine/core/partition.hpp"
 #include "engine/core/round.hpp"
 #include "engine/node/mesh.hpp"
@@ -29,6 +30,9 @@ struct RoundSpec {
   std::vector<transport::RosterMember> members;  // in roster order, this node included
   std::size_t chunk_bytes = 0;
   Duration timeout{};
+  // In every shard, so that one of another model, epoch or roster is told apart.
+  std::uint64_t model = 0;
+  std::uint64_t group = 0;
 };
 
 // Which shards go out by reference (transport::WriteMode::borrow) to peers on the local host. Mapping pages costs a
@@ -40,6 +44,14 @@ struct RoundDriverConfig {
   std::size_t pool_bytes_limit = std::size_t{64} << 20U;
   // Part of the timeout after which reducers finalise with what they have.
   double reduce_by_fraction = 0.6;
+  // The same for successors, with the parts that they took over.
+  double settle_by_fraction = 0.85;
+  // How long a lost reducer may take to come back before another member is asked for its averages.
+  Duration resume_grace = std::chrono::milliseconds(500);
+  // How long members that have everything wait for the few that have not: at least this, and at least linger_fraction
+  // of the round so far.
+  Duration linger_floor = std::chrono::seconds(2);
+  double linger_fraction = 0.25;
   Borrow borrow = Borrow::automatic;
   // `automatic` borrows everything from this size of gradient on, and nothing below it.
   std::size_t borrow_from_bytes = std::size_t{4} << 20U;
@@ -53,6 +65,8 @@ struct RoundDriverConfig {
 class RoundDriverEvents {
  public:
   virtual void on_round_over(RoundReport report) = 0;
+  // What a member did wrong; its cut-off, where there is one, has happened.
+  virtual void on_offence(Peer& peer, core::Offence offence, const std::string& evidence) = 0;
 
  protected:
   ~RoundDriverEvents() = default;
@@ -76,8 +90,10 @@ class RoundDriver {
   void finish_if_over();
 
   // The mesh's events, passed on by its owner.
+  void handle_peer_joined(Peer& peer);
   void handle_peer_left(Peer& peer, PeerLeft how);
-  void handle_done(Peer& peer, const transport::Done& done);
+  // What members tell each other about a round. False: not a frame of that kind.
+  bool handle_control(Peer& peer, const transport::Header& header);
   transport::PayloadDecision handle_shard_header(Peer& peer, transport::Flow& flow, const transport::Header& header,
                                                  std::size_t payload_bytes);
   void handle_shard(Peer& peer, const transport::Header& header, transport::Slab slab, std::size_t payload_bytes);
@@ -97,6 +113,11 @@ class RoundDriver {
     TimePoint since{};
   };
 
+  struct EarlyFrame {
+    Peer* peer = nullptr;
+    transport::Header header;
+  };
+
   [[nodiscard]] std::span<float> chunk_values(ChunkIndex chunk) const;
   [[nodiscard]] std::size_t slabs_needed() const;
   void ensure_pool(std::size_t chunk_bytes);
@@ -111,7 +132,15 @@ class RoundDriver {
   void wake_senders();
   void violate(Peer& peer, core::CutOff reason, const std::string& what);
   void drop_unreleased();
-  void tell_done();
+  [[nodiscard]] MemberIndex member_of(const PeerId& id) const;
+  void handle_resume(Peer& peer, const transport::Resume& resume);
+  [[nodiscard]] core::Verdict handle_notice(Peer& peer, const transport::Header& header);
+  bool keep_for_later(Peer& peer, const transport::Header& header);
+  void tell_resume(Peer& peer);
+  void tell(const core::Notice& notice);
+  void deliver_notices();
+  // After any event that the round was told: computes, tells and sends what became possible.
+  void act();
   [[nodiscard]] std::uint64_t digest();
   RoundReport make_report();
 
@@ -134,6 +163,7 @@ class RoundDriver {
   std::vector<std::uint64_t> chunk_checksums_;  // of the encoded average; 0 where local
   std::uint32_t shards_in_flight_ = 0;
   std::vector<HeldFlow> held_;             // their round has not begun here
+  std::vector<EarlyFrame> early_;          // words about rounds that have not begun here
   transport::Flow* giving_up_ = nullptr;   // being resumed to be told that its shard is disregarded
   std::vector<transport::Flow*> starved_;  // no slab was free
 };

@@ -35,6 +35,7 @@ RoundLine line_of(const RoundReport& report) {
   line.local_chunks = report.local_chunks;
   for (const PeerReport& peer : report.peers) {
     if (peer.cut_off) line.cut_off.push_back({peer.peer, peer.reason});
+    if (peer.banned) line.banned += 1;
   }
   return line;
 }

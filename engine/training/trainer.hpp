@@ -53,7 +53,7 @@ struct RoundLine {
   double coverage = 0;
   std::uint64_t local_chunks = 0;
   std::vector<CutOff> cut_off;
-  std::uint32_t banned = 0;        // members banned in this round; rounds know no bans yet, so none
+  std::uint32_t banned = 0;        // of the members: banned by this node when the round was over
   std::uint64_t model_digest = 0;  // after the step
 };
 

@@ -12,6 +12,7 @@
 #include <limits>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -28,9 +29,16 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNotANumber = std::numeric_limits<double>::quiet_NaN();
 constexpr TimePoint kStart{seconds(100)};
 constexpr TimePoint kReduceBy{seconds(106)};
+constexpr TimePoint kSettleBy{seconds(108)};
 constexpr TimePoint kDeadline{seconds(110)};
 
 std::vector<PlanMember> everybody_reduces(std::uint32_t members) { return std::vector<PlanMember>(members); }
+
+Coverage reducers_of(const std::vector<PlanMember>& members) {
+  Coverage reducers = 0;
+  for (MemberIndex i = 0; i < members.size(); ++i) reducers |= members[i].reduces ? coverage_of(i) : 0;
+  return reducers;
+}
 
 // ---- a group in memory
 
@@ -45,13 +53,15 @@ struct WorldOptions {
 };
 
 struct Message {
-  enum class Kind : std::uint8_t { contribution, average, done };
+  enum class Kind : std::uint8_t { contribution, average, notice };
   Kind kind = Kind::contribution;
   MemberIndex from = 0, to = 0;
   ChunkIndex chunk = 0;
   double weight = 0;  // the total of an average
   Coverage coverage = 0;
+  MemberIndex reducer = 0;
   std::vector<float> values;
+  Notice notice = {};
 };
 
 // One reduction or finalisation that a kernel was asked for.
@@ -83,7 +93,9 @@ class World {
                                .weight = i < options.weights.size() ? options.weights[i] : 1.0,
                                .start = kStart,
                                .reduce_by = kReduceBy,
+                               .settle_by = kSettleBy,
                                .deadline = kDeadline,
+                               .reducers = reducers_of(options.members),
                                .averages_first = options.averages_first};
       std::vector<float> gradient(options.elements);
       for (float& value : gradient) value = static_cast<float>(random_.uniform() * 2 - 1);
@@ -110,21 +122,24 @@ class World {
     if (!options_.lazy_kernel) {
       while (!member.jobs.empty()) work_once(index);
     }
+    while (const std::optional<Notice> notice = member.round.poll_notice()) tell(index, *notice);
     for (MemberIndex to = 0; to < size(); ++to) {
-      if (to == index) continue;
+      if (to == index || !is_linked(index, to)) continue;
       while (const std::optional<SendOrder> order = member.round.poll_send(to)) {
         send(index, to, *order);
         member.round.handle_sent(to, *order);
       }
     }
-    if (member.round.poll_done()) {
-      for (MemberIndex to = 0; to < size(); ++to) {
-        if (to != index && member.round.is_live(to)) {
-          messages_.push_back({.kind = Message::Kind::done, .from = index, .to = to, .values = {}});
-        }
-      }
-    }
     member.round.check_invariants();
+  }
+
+  void tell(MemberIndex from, const Notice& notice) {
+    if (notice.kind == Notice::Kind::cut_off) return lose_link(from, notice.member);
+    for (MemberIndex to = 0; to < size(); ++to) {
+      const bool is_for_it = notice.to == kEverybody ? members_[from].round.is_live(to) : notice.to == to;
+      if (to == from || !is_for_it || members_[to].crashed || !is_linked(from, to)) continue;
+      messages_.push_back({.kind = Message::Kind::notice, .from = from, .to = to, .values = {}, .notice = notice});
+    }
   }
   void pump_all() {
     for (MemberIndex i = 0; i < size(); ++i) pump(i);
@@ -133,10 +148,15 @@ class World {
   // Delivers one message, whichever the seed picks.
   bool deliver_any() {
     if (messages_.empty()) return false;
-    const std::size_t pick = random_.below(messages_.size());
-    std::swap(messages_[pick], messages_.back());
-    const Message message = std::move(messages_.back());
-    messages_.pop_back();
+    std::size_t pick = random_.below(messages_.size());
+    // Shards may overtake each other on a link of several flows; what is told may not.
+    for (std::size_t i = 0; messages_[pick].kind == Message::Kind::notice && i < pick; ++i) {
+      const bool is_before = messages_[i].kind == Message::Kind::notice && messages_[i].from == messages_[pick].from &&
+                             messages_[i].to == messages_[pick].to;
+      if (is_before) pick = i;
+    }
+    const Message message = std::move(messages_[pick]);
+    messages_.erase(messages_.begin() + static_cast<std::ptrdiff_t>(pick));
     deliver(message);
     return true;
   }
@@ -145,8 +165,9 @@ class World {
     Member& member = members_[message.to];
     if (member.crashed) return;
     Round& round = member.round;
-    if (message.kind == Message::Kind::done) {
-      round.handle_done(message.from);
+    if (message.kind == Message::Kind::notice) {
+      const Verdict verdict = handle_notice(round, message.from, message.notice);
+      EXPECT_FALSE(is_violation(verdict)) << to_string(verdict);
     } else if (message.kind == Message::Kind::contribution) {
       const Verdict verdict =
           round.check_contribution(message.from, message.chunk, message.weight, message.values.size());
@@ -158,10 +179,11 @@ class World {
             {.chunk = message.chunk, .reduction = *reduction, .values = message.values, .finalisation = {}});
       }
     } else {
-      const Verdict verdict =
-          round.check_average(message.from, message.chunk, message.coverage, message.weight, message.values.size());
+      const Verdict verdict = round.check_average(message.from, message.chunk, message.reducer, message.coverage,
+                                                  message.weight, message.values.size());
       EXPECT_FALSE(is_violation(verdict)) << to_string(verdict);
-      const bool taken = round.handle_average(message.from, message.chunk, message.coverage, message.weight);
+      const bool taken =
+          round.handle_average(message.from, message.chunk, message.reducer, message.coverage, message.weight);
       EXPECT_EQ(taken, verdict == Verdict::accept);
       if (taken) std::copy(message.values.begin(), message.values.end(), values_of(member, message.chunk));
     }
@@ -210,6 +232,14 @@ class World {
     } while (!messages_.empty());
   }
 
+  // Long enough that nobody waits any more for those that were lost to come back.
+  void run_beyond_grace() {
+    run();
+    handle_time(kStart + seconds(1));
+    handle_time(kStart + seconds(2));
+    run();
+  }
+
   void cut_off(MemberIndex at, MemberIndex member, CutOff reason) {
     if (members_[at].crashed) return;
     std::erase_if(messages_, [&](const Message& each) { return each.from == member && each.to == at; });
@@ -219,16 +249,37 @@ class World {
   }
 
   void lose_link(MemberIndex one, MemberIndex other) {
+    if (!is_linked(one, other)) return;
+    unlinked_.insert(std::minmax(one, other));
+    std::erase_if(messages_, [&](const Message& each) {
+      return (each.from == one && each.to == other) || (each.from == other && each.to == one);
+    });
     cut_off(one, other, CutOff::connection_lost);
     cut_off(other, one, CutOff::connection_lost);
+  }
+  void mend_link(MemberIndex one, MemberIndex other) {
+    if (is_linked(one, other) || members_[one].crashed || members_[other].crashed) return;
+    unlinked_.erase(std::minmax(one, other));
+    const bool one_goes_on = members_[one].round.handle_resumed(other);
+    const bool other_goes_on = members_[other].round.handle_resumed(one);
+    if (!one_goes_on || !other_goes_on) {
+      unlinked_.insert(std::minmax(one, other));
+      if (one_goes_on) cut_off(one, other, CutOff::connection_lost);
+      if (other_goes_on) cut_off(other, one, CutOff::connection_lost);
+    }
+    pump(one);
+    pump(other);
+  }
+  [[nodiscard]] bool is_linked(MemberIndex one, MemberIndex other) const {
+    return !unlinked_.contains(std::minmax(one, other));
   }
 
   void crash(MemberIndex member) {
     members_[member].crashed = true;
+    std::erase_if(messages_, [&](const Message& each) { return each.to == member || each.from == member; });
     for (MemberIndex i = 0; i < size(); ++i) {
       if (i != member) cut_off(i, member, CutOff::connection_lost);
     }
-    std::erase_if(messages_, [&](const Message& each) { return each.to == member; });
   }
 
   void handle_time(TimePoint now) {
@@ -269,6 +320,22 @@ class World {
     }
   }
 
+  // Whoever lives has the same average of every chunk as the others that live, and is through.
+  void expect_survivors_agree() {
+    std::optional<MemberIndex> first;
+    for (MemberIndex i = 0; i < size(); ++i) {
+      if (members_[i].crashed) continue;
+      EXPECT_TRUE(members_[i].round.is_over()) << "member " << i;
+      if (!first) first = i;
+      for (ChunkIndex chunk = 0; chunk < plan_.chunk_count(); ++chunk) {
+        EXPECT_NE(members_[i].round.coverage(chunk), 0U) << "member " << i << ", chunk " << chunk;
+        EXPECT_EQ(members_[i].round.coverage(chunk), members_[*first].round.coverage(chunk))
+            << "members " << i << " and " << *first << ", chunk " << chunk;
+      }
+      EXPECT_EQ(members_[i].gradient, members_[*first].gradient) << "members " << i << " and " << *first;
+    }
+  }
+
   [[nodiscard]] bool is_local(MemberIndex member, ChunkIndex chunk) const {
     return members_[member].round.coverage(chunk) == 0;
   }
@@ -292,6 +359,7 @@ class World {
                          .chunk = order.chunk,
                          .weight = is_average ? member.round.total_weight(order.chunk) : member.weight,
                          .coverage = is_average ? member.round.coverage(order.chunk) : 0,
+                         .reducer = is_average ? member.round.reducer(order.chunk) : 0,
                          .values = std::vector<float>(begin, begin + plan_.chunk(order.chunk).size)});
   }
 
@@ -305,9 +373,9 @@ class World {
           << "member " << index << ", local chunk " << chunk;
       return;
     }
-    EXPECT_NE(coverage & coverage_of(plan_.reducer(chunk)), 0U);
+    EXPECT_NE(coverage & coverage_of(member.round.reducer(chunk)), 0U);
     // The reducer's bytes, whether or not the reducer lived on: it wrote them before it sent them.
-    Member& reducer = members_[plan_.reducer(chunk)];
+    Member& reducer = members_[member.round.reducer(chunk)];
     EXPECT_EQ(reducer.round.coverage(chunk), coverage);
     EXPECT_EQ(std::memcmp(values, values_of(reducer, chunk), range.size * sizeof(float)), 0);
     double total = 0;
@@ -321,9 +389,23 @@ class World {
     }
   }
 
+  static Verdict handle_notice(Round& round, MemberIndex from, const Notice& notice) {
+    switch (notice.kind) {
+      case Notice::Kind::suspect: return round.handle_suspect(from, notice.member, notice.withdrawn);
+      case Notice::Kind::takeover: return round.handle_takeover(from, notice.part, notice.distance);
+      case Notice::Kind::holdings:
+        return round.handle_holdings(from, notice.part, notice.distance, notice.first, notice.second);
+      case Notice::Kind::wanted: return round.handle_wanted(from, notice.part, notice.first, notice.second);
+      case Notice::Kind::done: round.handle_done(from); break;
+      case Notice::Kind::cut_off: break;
+    }
+    return Verdict::accept;
+  }
+
   WorldOptions options_;
   Random random_;
   PartitionPlan plan_;
+  std::set<std::pair<MemberIndex, MemberIndex>> unlinked_;
   std::vector<Member> members_;
   std::vector<Message> messages_;
 };
@@ -407,6 +489,7 @@ class OneMember : public testing::Test {
                 .weight = 2,
                 .start = kStart,
                 .reduce_by = kReduceBy,
+                .settle_by = kSettleBy,
                 .deadline = kDeadline,
                 .averages_first = averages_first},
                PartitionPlan::make(kElements, everybody_reduces(3), kChunk * sizeof(float))) {}
@@ -419,7 +502,9 @@ class OneMember : public testing::Test {
   void contribute_all(MemberIndex from) {
     for (ChunkIndex chunk = 0; chunk < 4; ++chunk) contribute(from, chunk);
   }
-  bool average(ChunkIndex chunk) { return round_.handle_average(round_.plan().reducer(chunk), chunk, 7, 4); }
+  bool average(ChunkIndex chunk) {
+    return round_.handle_average(round_.plan().reducer(chunk), chunk, round_.plan().reducer(chunk), 7, 4);
+  }
   void average_all() {
     for (ChunkIndex chunk = 4; chunk < 12; ++chunk) ASSERT_TRUE(average(chunk));
   }
@@ -430,6 +515,19 @@ class OneMember : public testing::Test {
       round_.handle_sent(to, *order);
     }
     return orders;
+  }
+  void wait_out_grace() {
+    round_.handle_time(kStart + seconds(1));
+    round_.handle_time(kStart + seconds(2));
+  }
+  std::vector<Notice> all_notices() {
+    std::vector<Notice> notices;
+    while (auto notice = round_.poll_notice()) notices.push_back(std::move(*notice));
+    return notices;
+  }
+  bool says_done() {
+    const std::vector<Notice> notices = all_notices();
+    return std::any_of(notices.begin(), notices.end(), [](auto& each) { return each.kind == Notice::Kind::done; });
   }
   void finalise_all() {
     while (const auto order = round_.poll_finalisation()) round_.handle_reduced(order->chunk);
@@ -497,7 +595,7 @@ TEST_F(OneMember, TheKernelIsToldHowToSum) {
 
 TEST_F(OneMember, AveragesAreCheckedFromBothSidesOfEachLimit) {
   const auto check = [&](MemberIndex from, ChunkIndex chunk, Coverage coverage, double total, std::uint64_t elements) {
-    return round_.check_average(from, chunk, coverage, total, elements);
+    return round_.check_average(from, chunk, from, coverage, total, elements);
   };
   EXPECT_EQ(check(1, 4, 7, 4, kChunk), Verdict::accept);
   EXPECT_EQ(check(1, 7, 7, 4, kChunk), Verdict::accept);
@@ -522,7 +620,7 @@ TEST_F(OneMember, AveragesAreCheckedFromBothSidesOfEachLimit) {
 TEST_F(OneMember, AnAverageComesOnce) {
   EXPECT_TRUE(average(4));
   EXPECT_EQ(round_.coverage(4), 7U);
-  EXPECT_EQ(round_.check_average(1, 4, 7, 4, kChunk), Verdict::duplicate);
+  EXPECT_EQ(round_.check_average(1, 4, 1, 7, 4, kChunk), Verdict::duplicate);
   EXPECT_FALSE(average(4));
   EXPECT_EQ(round_.averages_in(1), 1U);
 }
@@ -530,7 +628,7 @@ TEST_F(OneMember, AnAverageComesOnce) {
 TEST_F(OneMember, ShardsOfAMemberThatWasCutOffAreLate) {
   round_.handle_cut_off(1, CutOff::connection_lost);
   EXPECT_EQ(round_.check_contribution(1, 0, 1, kChunk), Verdict::late);
-  EXPECT_EQ(round_.check_average(1, 4, 7, 4, kChunk), Verdict::late);
+  EXPECT_EQ(round_.check_average(1, 4, 1, 7, 4, kChunk), Verdict::late);
   EXPECT_FALSE(round_.handle_contribution(1, 0, 1).has_value());
   EXPECT_FALSE(average(4));
   EXPECT_EQ(round_.coverage(4), 0U);
@@ -595,22 +693,119 @@ TEST_F(OneMember, CountedContributionsOutliveTheirSender) {
   finalise_all();
   EXPECT_EQ(round_.coverage(0), 7U);
   EXPECT_EQ(round_.coverage(1), 3U);
+  wait_out_grace();
   EXPECT_TRUE(round_.is_over());
   EXPECT_EQ(round_.cut_off(1), CutOff::departed);
 }
 
-TEST_F(OneMember, AReducerThatIsCutOffLeavesItsChunksLocalAtOnce) {
+TEST_F(OneMember, AReducerThatAMajorityHasLostIsReplaced) {
   ASSERT_TRUE(average(4));
   round_.handle_cut_off(1, CutOff::protocol);
   EXPECT_EQ(round_.coverage(4), 7U);  // arrived before: stays
-  EXPECT_EQ(round_.coverage(5), 0U);
   EXPECT_FALSE(round_.poll_send(1).has_value());
+  EXPECT_EQ(round_.holder(1), 1U);  // one of two live members alone decides nothing
+  EXPECT_EQ(round_.handle_takeover(2, 1, 1), Verdict::accept);
+  EXPECT_EQ(round_.holder(1), 1U);
+  EXPECT_EQ(round_.handle_suspect(2, 1, false), Verdict::accept);
+  EXPECT_EQ(round_.holder(1), 2U);
+  const std::vector<Notice> told = all_notices();
+  ASSERT_EQ(told.size(), 3U);  // what is asked for first is answered last: the holdings are read off when they are sent
+  EXPECT_EQ(told[0].kind, Notice::Kind::holdings);
+  EXPECT_EQ(told[0].to, 2U);
+  EXPECT_EQ(told[0].first, ChunkBits{1});
+  EXPECT_EQ(told[0].second, ChunkBits{1});
+  EXPECT_EQ(told[1].kind, Notice::Kind::suspect);
+  EXPECT_EQ(told[2].kind, Notice::Kind::cut_off);
+
+  EXPECT_EQ(round_.handle_wanted(2, 1, {0b1110}, {1}), Verdict::accept);
+  const std::vector<SendOrder> orders = send_all(2);
+  ASSERT_EQ(orders.size(), 8U);  // what it wants, then its own part's
+  EXPECT_EQ(orders[0].kind, ShardKind::average);
+  EXPECT_EQ(orders[0].chunk, 4U);
+  for (std::size_t i = 1; i < 4; ++i) EXPECT_EQ(orders[i].chunk, 4 + i);
+  EXPECT_TRUE(round_.handle_average(2, 5, 2, 5, 3));
+  EXPECT_EQ(round_.reducer(5), 2U);
+  EXPECT_EQ(round_.check_average(2, 6, 1, 7, 4, kChunk), Verdict::accept);  // passed on: member 1 had averaged it
+}
+
+TEST_F(OneMember, AnAverageOfAReplacedReducerIsNotTaken) {
+  EXPECT_EQ(round_.handle_takeover(2, 1, 1), Verdict::accept);
+  EXPECT_EQ(round_.check_average(1, 4, 1, 7, 4, kChunk), Verdict::accept);  // nobody else has lost it
+  EXPECT_EQ(round_.handle_suspect(2, 1, false), Verdict::accept);
+  EXPECT_EQ(round_.check_average(1, 4, 1, 7, 4, kChunk), Verdict::accept);
+  round_.handle_cut_off(1, CutOff::connection_lost);
+  EXPECT_EQ(round_.check_average(1, 4, 1, 7, 4, kChunk), Verdict::late);
+  EXPECT_EQ(round_.check_average(2, 4, 1, 7, 4, kChunk), Verdict::accept);
+}
+
+TEST_F(OneMember, WordsAboutPartsAreChecked) {
+  EXPECT_TRUE(is_violation(round_.handle_suspect(1, 3, false)));
+  EXPECT_TRUE(is_violation(round_.handle_suspect(1, 1, false)));
+  EXPECT_TRUE(is_violation(round_.handle_takeover(1, 3, 1)));
+  EXPECT_TRUE(is_violation(round_.handle_takeover(1, 1, 0)));
+  EXPECT_TRUE(is_violation(round_.handle_takeover(1, 1, 1)));  // member 2's place
+  EXPECT_TRUE(is_violation(round_.handle_takeover(1, 1, 3)));
+  EXPECT_TRUE(is_violation(round_.handle_holdings(1, 3, 1, {}, {})));
+  EXPECT_TRUE(is_violation(round_.handle_holdings(1, 0, 1, {0, 0}, {})));
+  EXPECT_TRUE(is_violation(round_.handle_wanted(1, 3, {}, {})));
+  EXPECT_TRUE(is_violation(round_.handle_wanted(1, 0, {0, 0}, {})));
+  for (int i = 0; i < 24; ++i) EXPECT_EQ(round_.handle_wanted(1, 0, {~std::uint64_t{0}}, {}), Verdict::accept);
+  EXPECT_TRUE(is_violation(round_.handle_wanted(1, 0, {1}, {})));  // nobody needs so much
+}
+
+TEST_F(OneMember, AConnectionThatCameBackGoesOnAtWhatIsMissing) {
+  contribute(1, 0);
+  ASSERT_TRUE(average(4));
+  round_.handle_cut_off(1, CutOff::connection_lost);
+  EXPECT_EQ(round_.check_contribution(1, 1, 1, kChunk), Verdict::late);
+  all_notices();
+  EXPECT_TRUE(round_.handle_resumed(1));
+  EXPECT_EQ(round_.cut_off(1), CutOff::none);
+  EXPECT_EQ(round_.times_resumed(1), 1U);
+  const std::vector<Notice> told = all_notices();
+  ASSERT_EQ(told.size(), 3U);
+  EXPECT_TRUE(told[0].withdrawn);
+  EXPECT_EQ(told[1].kind, Notice::Kind::wanted);
+  EXPECT_EQ(told[1].part, 0U);
+  EXPECT_EQ(told[1].first, ChunkBits{0b1110});  // its contributions
+  EXPECT_EQ(told[2].part, 1U);
+  EXPECT_EQ(told[2].second, ChunkBits{0b1110});                          // its averages
+  EXPECT_FALSE(round_.poll_send(1).has_value());                         // until it asks
+  EXPECT_EQ(round_.check_contribution(1, 0, 1, kChunk), Verdict::late);  // sent twice: no fault
+  contribute(1, 1);
+}
+
+TEST_F(OneMember, WhoMisbehavedDoesNotComeBack) {
+  round_.handle_cut_off(1, CutOff::damaged_bytes);
+  EXPECT_FALSE(round_.handle_resumed(1));
+  EXPECT_EQ(round_.cut_off(1), CutOff::damaged_bytes);
+}
+
+TEST_F(OneMember, AnotherMemberIsAskedForTheAveragesOfAReducerThatOnlyThisOneHasLost) {
+  round_.handle_cut_off(1, CutOff::connection_lost);
+  round_.handle_time(kStart + seconds(1));
+  all_notices();
+  EXPECT_EQ(round_.next_deadline(), kStart + milliseconds(1500));
+  round_.handle_time(kStart + milliseconds(1500));
+  const std::vector<Notice> told = all_notices();
+  ASSERT_EQ(told.size(), 1U);
+  EXPECT_EQ(told[0].to, 2U);
+  EXPECT_EQ(told[0].second, ChunkBits{0b1111});
+  EXPECT_EQ(round_.check_average(2, 4, 1, 7, 4, kChunk), Verdict::accept);
+}
+
+TEST_F(OneMember, TheFewThatAreNotDoneAreNotWaitedForTooLong) {
+  contribute_all(1);
   contribute_all(2);
-  for (ChunkIndex chunk = 8; chunk < 12; ++chunk) ASSERT_TRUE(average(chunk));
-  EXPECT_TRUE(round_.is_settled());
-  EXPECT_FALSE(round_.is_over());  // member 2 still wants averages
-  send_all(2);
+  average_all();
+  round_.handle_done(1);
+  round_.handle_time(kStart + seconds(4));
+  EXPECT_EQ(round_.next_deadline(), kStart + seconds(6));
+  round_.handle_time(kStart + seconds(6) - milliseconds(1));
+  EXPECT_FALSE(round_.is_over());
+  round_.handle_time(kStart + seconds(6));
   EXPECT_TRUE(round_.is_over());
+  EXPECT_EQ(round_.cut_off(2), CutOff::not_done);
 }
 
 TEST_F(OneMember, ACutOffWhileTheKernelWorksWaitsForTheKernel) {
@@ -640,6 +835,8 @@ TEST_F(OneMember, AloneAChunkIsNotTouched) {
     count += 1;
   }
   EXPECT_EQ(count, 4);
+  EXPECT_FALSE(round_.is_over());  // they may come back
+  wait_out_grace();
   EXPECT_TRUE(round_.is_over());
 }
 
@@ -678,7 +875,7 @@ TEST_F(OneMember, CancelKeepsWhatIsAveragedAndLeavesTheRestLocal) {
   EXPECT_EQ(round_.coverage(4), 0U);
   EXPECT_EQ(round_.coverage(5), 7U);
   EXPECT_EQ(round_.check_contribution(2, 1, 1, kChunk), Verdict::late);
-  EXPECT_EQ(round_.check_average(1, 4, 7, 4, kChunk), Verdict::late);
+  EXPECT_EQ(round_.check_average(1, 4, 1, 7, 4, kChunk), Verdict::late);
   EXPECT_FALSE(round_.poll_send(1).has_value());
 }
 
@@ -690,24 +887,8 @@ TEST_F(OneMember, TheWorldGoesOnAfterTheEnd) {
   round_.handle_cut_off(1, CutOff::connection_lost);
   round_.handle_time(kDeadline + seconds(1));
   round_.handle_done(2);
-  EXPECT_FALSE(round_.poll_done());
+  EXPECT_FALSE(says_done());
   EXPECT_EQ(round_.cut_off(1), CutOff::none);  // the report is written
-  EXPECT_TRUE(round_.is_over());
-}
-
-TEST_F(OneMember, ItWaitsUntilItsAveragesAreSent) {
-  contribute_all(1);
-  contribute_all(2);
-  average_all();
-  round_.handle_done(1);
-  round_.handle_done(2);
-  send_all(1);
-  EXPECT_FALSE(round_.is_over());
-  const auto order = round_.poll_send(2);
-  ASSERT_TRUE(order.has_value());
-  round_.handle_sent(2, *order);
-  EXPECT_FALSE(round_.is_over());
-  send_all(2);
   EXPECT_TRUE(round_.is_over());
 }
 
@@ -715,10 +896,10 @@ TEST_F(OneMember, ItSaysOnceThatItIsDone) {
   contribute_all(1);
   contribute_all(2);
   for (ChunkIndex chunk = 4; chunk < 11; ++chunk) ASSERT_TRUE(average(chunk));
-  EXPECT_FALSE(round_.poll_done());  // one average is missing
+  EXPECT_FALSE(says_done());  // one average is missing
   ASSERT_TRUE(average(11));
-  EXPECT_TRUE(round_.poll_done());
-  EXPECT_FALSE(round_.poll_done());
+  EXPECT_TRUE(says_done());
+  EXPECT_FALSE(says_done());
   send_all(1);
   send_all(2);
   EXPECT_FALSE(round_.is_over());  // the others may still need this member
@@ -745,6 +926,7 @@ TEST_F(ContributionsFirst, ItWaitsForEveryReader) {
   EXPECT_TRUE(round_.has_released(1));
   EXPECT_FALSE(round_.is_over());
   round_.handle_cut_off(2, CutOff::connection_lost);  // its reader is gone
+  wait_out_grace();
   EXPECT_TRUE(round_.is_over());
 }
 
@@ -808,13 +990,54 @@ void at_every_stage(WorldOptions options, const Fault& fault) {
 
 TEST(RoundWithFaults, ACrashAtEveryStage) {
   for (const bool lazy : {false, true}) {
-    at_every_stage({.elements = 40, .members = everybody_reduces(4), .lazy_kernel = lazy},
-                   [](World& world) { world.crash(2); });
+    at_every_stage({.elements = 40, .members = everybody_reduces(4), .lazy_kernel = lazy}, [](World& world) {
+      world.crash(2);
+      world.run_beyond_grace();
+      world.expect_survivors_agree();
+    });
+  }
+}
+
+TEST(RoundWithFaults, AReducerAndItsSuccessorCrashAtEveryPairOfStages) {
+  for (int between = 0; between < 24; ++between) {
+    at_every_stage({.elements = 40, .members = everybody_reduces(5)}, [&](World& world) {
+      world.crash(2);
+      for (int i = 0; i < between; ++i) world.deliver_any();
+      world.crash(3);
+      world.run_beyond_grace();
+      world.expect_survivors_agree();
+    });
   }
 }
 
 TEST(RoundWithFaults, ALostLinkAtEveryStage) {
-  at_every_stage({.elements = 40, .members = everybody_reduces(4)}, [](World& world) { world.lose_link(0, 3); });
+  at_every_stage({.elements = 40, .members = everybody_reduces(4)}, [](World& world) {
+    world.lose_link(0, 3);
+    world.run_beyond_grace();
+    world.expect_survivors_agree();
+  });
+}
+
+TEST(RoundWithFaults, ALinkThatIsMendedAtEveryStage) {
+  for (int between = 0; between < 12; ++between) {
+    at_every_stage({.elements = 40, .members = everybody_reduces(4)}, [&](World& world) {
+      world.lose_link(0, 3);
+      for (int i = 0; i < between; ++i) world.deliver_any();
+      world.mend_link(0, 3);
+      world.run_beyond_grace();
+      world.expect_survivors_agree();
+    });
+  }
+}
+
+TEST(RoundWithFaults, AReducerThatAllHaveLostComesBackAtEveryStage) {
+  for (int between = 0; between < 12; ++between) {
+    at_every_stage({.elements = 40, .members = everybody_reduces(4)}, [&](World& world) {
+      for (const MemberIndex other : {0U, 1U, 3U}) world.lose_link(2, other);
+      for (int i = 0; i < between; ++i) world.deliver_any();
+      for (const MemberIndex other : {0U, 1U, 3U}) world.mend_link(2, other);
+    });
+  }
 }
 
 TEST(RoundWithFaults, CancelAtEveryStage) {
@@ -877,6 +1100,8 @@ TEST(RoundWithFaults, WhateverHappensARoundEndsByItsDeadline) {
         world.pump(one);
       } else if (dice < 0.96 && one != other) {
         world.lose_link(one, other);
+      } else if (dice > 0.975 && dice < 0.98 && one != other) {
+        world.mend_link(one, other);
       } else if (dice < 0.965) {
         world.crash(one);
       } else if (dice < 0.97) {

@@ -13,6 +13,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <tuple>
@@ -60,6 +61,13 @@ struct Member final : EngineEvents {
   void on_control(Peer&, const Header& header) override { control.push_back(header); }
   void on_round_over(RoundReport report) override { reports.push_back(std::move(report)); }
   void on_refused(const transport::Address&, const std::string& why) override { refused.push_back(why); }
+  void on_offence(Peer& peer, core::Offence offence, const std::string&) override {
+    offences.emplace_back(peer.id, offence);
+  }
+  std::optional<transport::Refusal> objection_to_peer(const PeerId& peer) override {
+    if (peer != banned) return std::nullopt;
+    return transport::Refusal{transport::RefusalReason::banned, "until tomorrow (slow: it froze)"};
+  }
 
   std::unique_ptr<Engine> engine;
   bool is_dead = false;
@@ -68,6 +76,8 @@ struct Member final : EngineEvents {
   std::vector<Header> control;
   std::vector<RoundReport> reports;
   std::vector<std::string> refused;
+  std::vector<std::pair<PeerId, core::Offence>> offences;
+  std::optional<PeerId> banned;
   std::vector<float> gradient;
 };
 
@@ -439,6 +449,42 @@ TEST_P(EngineTest, HellosOfAnotherRunOrModelAreRefusedWithAReason) {
   expect_everything_averaged();
 }
 
+// Whoever dials: both sides of a handshake look at the other's name, and say why they want no link.
+TEST_P(EngineTest, ABannedPeerIsRefusedWithTheReasonAndComesBackAfterwards) {
+  const Setting impatient = [](std::size_t, MeshConfig& config, RoundDriverConfig&) {
+    config.redial_banned = milliseconds(5);
+  };
+  for (const bool banned_one_dials : {true, false}) {
+    const std::size_t judge = members_.size(), offender = judge + 1;
+    add_engine(impatient);
+    add_engine(impatient);
+    member(judge).banned = id_of(offender);
+    const std::size_t dialler = banned_one_dials ? offender : judge;
+    mesh(dialler).add_address(address_of(judge + offender - dialler));
+    ASSERT_TRUE(run_until([&] { return mesh(judge).counters().refused >= 3; }));
+    ASSERT_TRUE(run_until([&] { return mesh(dialler).bans().size() == 1; }));
+    EXPECT_NE(mesh(dialler).bans()[0].find("until tomorrow (slow: it froze)"), std::string::npos);
+    EXPECT_NE(mesh(dialler).bans()[0].find(banned_one_dials ? "refuses this node" : "banned here"), std::string::npos);
+    EXPECT_TRUE(mesh(dialler).unanswered().empty());
+    EXPECT_TRUE(member(dialler).refused.empty()) << "not for good";
+    EXPECT_EQ(member(judge).joined, 0);
+
+    member(judge).banned.reset();
+    ASSERT_TRUE(run_until([&] { return mesh(judge).peers().size() == 1 && mesh(offender).peers().size() == 1; }));
+    EXPECT_TRUE(mesh(dialler).bans().empty());
+  }
+}
+
+TEST_P(EngineTest, WhoIsBannedIsAskedSeldom) {
+  add_engine();
+  add_engine();
+  member(0).banned = id_of(1);
+  mesh(1).add_address(address_of(0));
+  ASSERT_TRUE(run_until([&] { return mesh(1).bans().size() == 1 && mesh(1).next_deadline() != kNever; }));
+  ASSERT_TRUE(run_until([&] { return mesh(1).next_deadline() > io_->now() + seconds(20); }));
+  EXPECT_EQ(mesh(0).counters().refused, 1U);
+}
+
 TEST_P(EngineTest, ANodeThatDialsItselfGivesUp) {
   make_group(1);
   mesh(0).add_address(address_of(0));
@@ -684,6 +730,8 @@ class LiarTest : public EngineTest {
     ASSERT_TRUE(rounds_are_over(1));
     EXPECT_EQ(reason(0, 2), why);
     EXPECT_EQ(reason(1, 2), "connection-lost");
+    ASSERT_EQ(member(0).offences.size(), 1U);
+    EXPECT_EQ(member(0).offences[0], std::pair(id_of(2), core::offence_of(why).value()));
     for (const std::size_t index : {0U, 1U}) {
       expect_values_as_reported(index, 3);
       EXPECT_EQ(reason(index, 1 - index), "");
@@ -816,6 +864,17 @@ TEST_P(LiarTest, GarbageInTheMiddleOfARound) {
   expect_cut_off("protocol");
   EXPECT_EQ(mesh(0).counters().protocol_violations, 1U);
   EXPECT_EQ(member(0).reports.back().chunks[0], 7U);
+}
+
+TEST_P(LiarTest, ADamagedHeaderIsNoProofOfALie) {
+  make_liar();
+  begin_both();
+  const auto bytes = honest(0);
+  transport::HeaderBytes header;
+  transport::encode_frame_header(contribution(0, bytes), bytes.size(), header);
+  header[40] ^= std::byte{1};
+  liars_[0].send_bytes(header, bytes);
+  expect_cut_off("damaged-bytes");
 }
 
 TEST_P(LiarTest, ShardsOfAPastRoundAreDisregarded) {

@@ -34,7 +34,7 @@ Summary run_with(Mutation mutation, Faults faults, std::uint64_t most_failures) 
 }
 
 TEST(BrokenCore, TheCoreAsItIsPasses) {
-  for (const Faults faults : {Faults::mixed, Faults::corrupt, Faults::late}) {
+  for (const Faults faults : {Faults::mixed, Faults::damaged_bytes, Faults::late}) {
     const Summary summary = run_with(Mutation::none, faults, 0);
     EXPECT_EQ(summary.seeds, kMostSeeds);
     for (const SeedFailure& failure : summary.failures) {
@@ -68,8 +68,8 @@ INSTANTIATE_TEST_SUITE_P(All, BrokenCores,
                                          Case{Mutation::forgotten_deadline, "forgotten_deadline"},
                                          Case{Mutation::forgotten_reduce_by, "forgotten_reduce_by"},
                                          Case{Mutation::lost_chunk, "lost_chunk"},
-                                         Case{Mutation::skipped_checksum, "skipped_checksum", Faults::corrupt},
-                                         Case{Mutation::written_before_check, "written_before_check", Faults::corrupt},
+                                         Case{Mutation::skipped_checksum, "skipped_checksum", Faults::damaged_bytes},
+                                         Case{Mutation::written_before_check, "written_before_check", Faults::damaged_bytes},
                                          Case{Mutation::unwritten_average, "unwritten_average"},
                                          Case{Mutation::mixed_rounds, "mixed_rounds", Faults::late},
                                          Case{Mutation::forgotten_wake, "forgotten_wake"},

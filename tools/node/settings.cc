@@ -112,7 +112,7 @@ ManualPage node_manual_page() {
   page.summary = "train one model together with other nodes";
   page.synopsis = {"--listen ADDRESS:PORT [--peer ADDRESS:PORT ...] [OPTION ...]",
                    "--role client --peer ADDRESS:PORT [--peer ADDRESS:PORT ...] [OPTION ...]",
-                   "--config FILE.toml [OPTION ...]"};
+                   "--config FILE.toml [OPTION ...]", "bans list|clear --state-dir DIR [--peer ID]"};
   page.description =
       "Joins the other nodes of a run, trains a character-level transformer on text, and averages its gradient with "
       "theirs once per round. A round begins when all nodes together worked through the target batch; every gradient "
@@ -125,7 +125,10 @@ ManualPage node_manual_page() {
       "While it runs it prints a line per round (on a terminal: one line, rewritten): the epoch, this node's mean loss "
       "in nats per character, its samples and the group's, the time of the averaging, the bytes both ways, the members "
       "and the coverage, which is the share of the members' gradients that the averages hold. Ctrl-C leaves the group "
-      "cleanly; the others go on.";
+      "cleanly; the others go on.\n"
+      "\n"
+      "Peers that spoil rounds are banned for a while. `papilio-node bans --help` tells how to see whom, and to "
+      "forgive.";
   page.examples = {"papilio-node --listen 127.0.0.1:7001 --peer 127.0.0.1:7002 --slot 0 &",
                    "papilio-node --listen 127.0.0.1:7002 --peer 127.0.0.1:7001 --slot 1",
                    "papilio-node --config node.toml --steps 1000 --json result.json",
@@ -144,8 +147,10 @@ void add_node_options(CommandLine& command_line, NodeSettings& settings) {
   add_addresses(app, "--peer", settings.peers, "Where another node listens; once per node. Dialled until it answers.");
   add_count(app, "--group-size", settings.group_size, 0, kMaximumMembers,
             "Nodes to wait for before the first round, this one included. 0: this one and its peers.");
-  add_text(app, "--state-dir", settings.state_dir, "DIR",
-           "Directory for what outlives the process; created where it is missing. Nothing is kept there yet.");
+  add_text(
+      app, "--state-dir", settings.state_dir, "DIR",
+      "Directory for what outlives the process: the node's id, and whom it banned. Created where it is missing; one "
+      "per node. Without it every start is a new peer, and bans end with the process.");
 
   add_text(app, "--data", settings.data, "FILE",
            "The text to learn, taken byte by byte. Without it: the licences that Debian's base-files installs.");
@@ -219,6 +224,7 @@ NodeConfig node_config_of(const NodeSettings& settings, Fingerprint fingerprint,
   config.peers = settings.peers;
   config.group_size = static_cast<std::uint32_t>(settings.group_size);
   config.elements = elements;
+  config.state_dir = settings.state_dir;
   config.target_batch = settings.target_batch;
   config.transport = settings.transport;
   config.congestion_control = settings.congestion_control;

@@ -1,18 +1,19 @@
 #include "tools/sim/host.hpp"
 
-#include <utility>
+#include "engine/base/assert.hpp"
+#include "engine/base/random.hpp"
 
 namespace papilio::sim {
 
-Host::Host(transport::SimNetwork& network, std::uint32_t number, const node::MeshConfig& mesh,
-           const node::RoundDriverConfig& rounds)
-    : network_(network),
-      number_(number),
-      id_(mesh.self),
-      io_(network.make_host(number)),
-      engine_(std::make_unique<node::Engine>(*io_, mesh, rounds, static_cast<node::EngineEvents&>(*this))) {}
-
-Status Host::start() { return engine_->start(); }
+void Host::start() {
+  PAPILIO_ASSERT(engine_ == nullptr);
+  mesh_.seed = Random::mix(mesh_.seed + 1);  // another process, other sessions
+  io_ = network_.make_host(number_);
+  engine_ = std::make_unique<node::Engine>(*io_, mesh_, rounds_, static_cast<node::EngineEvents&>(*this));
+  PAPILIO_ASSERT(engine_->start().ok());
+  state = State::running;
+  deadline_ = network_.now();
+}
 
 void Host::turn() {
   engine_->turn(network_.now());
@@ -30,10 +31,7 @@ void Host::die(transport::SimDeath death) {
   network_.kill_host(number_, death);
   engine_->mesh().abort_all();
   io_->run_once(network_.now());
-  engine_.reset();
-  io_.reset();
-  state = State::gone;
-  deadline_ = kNever;
+  forget();
 }
 
 std::string Host::dissolve() {
@@ -44,11 +42,19 @@ std::string Host::dissolve() {
   }
   io_->run_once(network_.now());  // the listener's end
   if (io_->open_handles() != 0) return std::to_string(io_->open_handles()) + " handles are still open";
+  forget();
+  return {};
+}
+
+void Host::forget() {
   engine_.reset();
   io_.reset();
+  finished.clear();
+  joined.clear();
+  lost.clear();
+  offences.clear();
   state = State::gone;
   deadline_ = kNever;
-  return {};
 }
 
 }  // namespace papilio::sim

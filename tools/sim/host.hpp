@@ -1,5 +1,6 @@
 // One simulated machine: a whole node::Engine over an Io of the simulated network, and the trainer above it, played by
-// the world. Engines have no way to vanish (they say goodbye); a simulated machine does.
+// the world. Engines have no way to vanish (they say goodbye); a simulated machine does, and it may be started again,
+// with its name and nothing else.
 #pragma once
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/node/engine.hpp"
@@ -17,17 +19,23 @@ namespace papilio::sim {
 
 class Host final : private node::EngineEvents {
  public:
-  Host(transport::SimNetwork& network, std::uint32_t number, const node::MeshConfig& mesh,
-       const node::RoundDriverConfig& rounds);
+  Host(transport::SimNetwork& network, std::uint32_t number, node::MeshConfig mesh, node::RoundDriverConfig rounds)
+      : network_(network), number_(number), mesh_(std::move(mesh)), rounds_(rounds) {}
   Host(const Host&) = delete;
   Host& operator=(const Host&) = delete;
   ~Host() = default;
 
-  enum class State : std::uint8_t { running, frozen, leaving, gone };
-  State state = State::running;
+  enum class State : std::uint8_t {
+    off,  // not started yet
+    running,
+    frozen,
+    leaving,
+    gone,
+  };
+  State state = State::off;
 
   [[nodiscard]] std::uint32_t number() const { return number_; }
-  [[nodiscard]] const PeerId& id() const { return id_; }
+  [[nodiscard]] const PeerId& id() const { return mesh_.self; }
   [[nodiscard]] bool runs() const { return state == State::running || state == State::leaving; }
   [[nodiscard]] bool is_there() const { return state == State::running || state == State::frozen; }
   [[nodiscard]] bool is_ready() const { return network_.is_ready(number_); }
@@ -36,7 +44,8 @@ class Host final : private node::EngineEvents {
   [[nodiscard]] const node::Engine& engine() const { return *engine_; }
   [[nodiscard]] std::span<const float> gradient() const { return gradient_; }
 
-  [[nodiscard]] Status start();
+  // Switches it on: the first time, or after it died.
+  void start();
   void turn();
   void begin(const node::RoundSpec& spec, std::span<const float> gradient, double weight);
   // The round is over: the trainer takes the result and writes over the memory.
@@ -49,22 +58,24 @@ class Host final : private node::EngineEvents {
   // What happened since the last look.
   std::vector<RoundReport> finished;
   std::vector<PeerId> joined, lost;
-  std::uint32_t refused = 0;
+  std::vector<std::pair<PeerId, std::string>> offences;  // that its engine holds against others
 
  private:
   void on_peer_joined(node::Peer& peer) override { joined.push_back(peer.id); }
   void on_peer_left(node::Peer& peer, node::PeerLeft, const std::string&) override { lost.push_back(peer.id); }
   void on_control(node::Peer&, const transport::Header&) override {}
   void on_round_over(RoundReport report) override { finished.push_back(std::move(report)); }
-  void on_refused(const transport::Address&, const std::string&) override { refused += 1; }
+  void on_refused(const transport::Address&, const std::string&) override {}
+  void forget();
 
   transport::SimNetwork& network_;
   const std::uint32_t number_;
-  const PeerId id_;
+  node::MeshConfig mesh_;
+  const node::RoundDriverConfig rounds_;
   std::unique_ptr<transport::Io> io_;
   std::unique_ptr<node::Engine> engine_;
   std::vector<float> gradient_;  // the same memory for every round, as a trainer's
-  TimePoint deadline_{};
+  TimePoint deadline_ = kNever;
 };
 
 }  // namespace papilio::sim

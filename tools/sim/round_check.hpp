@@ -3,11 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <span>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "engine/base/ids.hpp"
+#include "engine/base/time.hpp"
 #include "engine/core/partition.hpp"
 #include "engine/node/node.hpp"
 #include "engine/node/round_driver.hpp"
@@ -17,60 +20,90 @@ namespace papilio::sim {
 class RoundCheck {
  public:
   // `hosts`: by member, which host it is; at most 64 hosts. Promises of ROUND.md are quoted by their numbers.
-  RoundCheck(const node::RoundSpec& spec, std::vector<std::uint32_t> hosts, std::uint64_t elements);
+  RoundCheck(const node::RoundSpec& spec, std::vector<std::uint32_t> hosts, std::uint64_t elements, TimePoint opened);
 
   [[nodiscard]] const node::RoundSpec& spec() const { return spec_; }
   [[nodiscard]] const std::vector<std::uint32_t>& hosts() const { return hosts_; }
+  [[nodiscard]] const PartitionPlan& plan() const { return plan_; }
   // kNotAMember if it is not in the roster.
   [[nodiscard]] MemberIndex member_of(std::uint32_t host) const;
-  [[nodiscard]] bool has_begun(std::uint32_t host) const {
-    return !inputs_[member_of(host)].gradient.empty() || begun_[member_of(host)];
-  }
 
   void handle_begin(std::uint32_t host, std::span<const float> gradient, double weight);
   // From here on nothing is expected of the host, or between the two hosts; nor was it before, in this round.
-  void disturb_host(std::uint32_t host) { disturbed_hosts_ |= bit(host); }
-  void disturb_pair(std::uint32_t one, std::uint32_t other);
-  [[nodiscard]] bool is_calm() const { return calm_ && disturbed_hosts_ == 0; }
-  [[nodiscard]] bool is_disturbed(std::uint32_t host) const { return (disturbed_hosts_ & bit(host)) != 0; }
+  void disturb_host(std::uint32_t host, TimePoint now);
+  void disturb_pair(std::uint32_t one, std::uint32_t other, TimePoint now);
+  // It takes part in nothing any more, so it does not hold anybody up with what it says either.
+  void handle_death(std::uint32_t host) { dead_ |= bit(host); }
+  // It told different members different things.
+  void handle_equivocation(std::uint32_t host) { equivocators_ |= bit(host); }
+  // It takes part with another model's gradient: the others may not count it.
+  void handle_other_model(std::uint32_t host) { of_other_models_ |= bit(host); }
+  // Its contribution to that chunk, to that host, says that it is of another model or group; or it does so no more.
+  void handle_disguise(std::uint32_t host, std::uint32_t to, ChunkIndex chunk, bool is_disguised);
+  [[nodiscard]] bool is_calm() const { return calm_ && disturbed_ == 0; }
+  [[nodiscard]] bool is_disturbed(std::uint32_t host) const { return (disturbed_ & bit(host)) != 0; }
 
   // Empty if all is well.
   [[nodiscard]] std::string check_end(std::uint32_t host, const RoundReport& report, std::span<const float> values);
+  // Whether that host may hold something against the other.
+  [[nodiscard]] std::string check_offence(std::uint32_t by, std::uint32_t against, const std::string& offence) const;
 
  private:
+  using HostBits = std::uint64_t;
   struct Input {
     std::vector<float> gradient;
     double weight = 0;
+    bool begun = false;
+  };
+  // One average of a chunk; there may be another where members could not hear each other.
+  struct Average {
+    MemberIndex reducer = 0;
+    Coverage coverage = 0;
+    Coverage holders = 0;
+    std::vector<float> values;
+  };
+  struct Ended {
+    MemberIndex member = 0;
+    std::uint64_t digest = 0;
+    std::uint64_t values_hash = 0;
   };
 
-  static std::uint64_t bit(std::uint32_t host) { return std::uint64_t{1} << host; }
+  static HostBits bit(std::uint32_t host) { return HostBits{1} << host; }
+  [[nodiscard]] HostBits everybody() const;
+  [[nodiscard]] bool is_well(MemberIndex member) const { return !is_disturbed(hosts_[member]); }
   // Nothing went wrong that could keep one from the other.
   [[nodiscard]] bool are_well(MemberIndex one, MemberIndex other) const;
+  [[nodiscard]] bool may_be_outvoted(MemberIndex member) const;
+  [[nodiscard]] MemberIndex successor(MemberIndex self, ChunkIndex chunk) const;
+
+  // Promise by promise; of the member whose round just ended. Empty if it was kept.
   [[nodiscard]] std::string check_report(MemberIndex self, const RoundReport& report) const;
-  [[nodiscard]] std::string check_expected(MemberIndex self, const RoundReport& report) const;
-  [[nodiscard]] std::string check_chunk(MemberIndex self, ChunkIndex chunk, Coverage coverage,
-                                        std::span<const float> values);
-  [[nodiscard]] std::string check_average(ChunkIndex chunk, Coverage coverage, std::span<const float> values) const;
+  [[nodiscard]] std::string check_peer_report(MemberIndex self, MemberIndex member, const RoundReport& report) const;
+  [[nodiscard]] std::string check_local(MemberIndex self, ChunkIndex chunk, std::span<const float> values) const;
+  [[nodiscard]] std::string check_strangers(MemberIndex self, ChunkIndex chunk, const Average& average) const;
+  [[nodiscard]] std::string check_average(ChunkIndex chunk, const Average& average) const;
+  [[nodiscard]] std::string check_same(ChunkIndex chunk, const Average& average) const;
+  [[nodiscard]] std::string check_blame(MemberIndex self, const RoundReport& report) const;
+  [[nodiscard]] std::string check_coverage(MemberIndex self, const RoundReport& report) const;
+  [[nodiscard]] std::string check_successors(MemberIndex self, const RoundReport& report) const;
   [[nodiscard]] std::string check_digest(MemberIndex self, const RoundReport& report, std::span<const float> values);
+
+  [[nodiscard]] std::string check_chunk(MemberIndex self, ChunkIndex chunk, const RoundReport& report,
+                                        std::span<const float> values);
   [[nodiscard]] std::string name(MemberIndex member) const;
 
   node::RoundSpec spec_;
   std::vector<std::uint32_t> hosts_;
   PartitionPlan plan_;
+  TimePoint opened_;
   std::vector<Input> inputs_;  // by member
-  std::vector<bool> begun_;    // by member
-  std::uint64_t disturbed_hosts_ = 0;
-  std::vector<std::uint64_t> disturbed_pairs_;  // by host, bits of hosts
+  HostBits disturbed_ = 0, dead_ = 0, equivocators_ = 0, of_other_models_ = 0;
+  std::set<std::tuple<MemberIndex, MemberIndex, ChunkIndex>> disguised_;  // contributor, reducer, chunk
+  std::vector<HostBits> disturbed_pairs_;                                 // by host
+  TimePoint last_disturbance_;
   bool calm_ = true;
-  // The first average of each chunk that a member ended with; the others must hold the same.
-  std::vector<Coverage> average_coverage_;
-  std::vector<float> averages_;
-  std::vector<MemberIndex> average_holder_;
-  // The first member's result, for the digests.
-  bool any_ended_ = false;
-  MemberIndex first_ = 0;
-  std::uint64_t first_digest_ = 0;
-  std::vector<float> first_values_;
+  std::vector<std::vector<Average>> averages_;  // by chunk, what members ended with
+  std::vector<Ended> ended_;
 };
 
 }  // namespace papilio::sim

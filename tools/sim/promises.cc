@@ -1,0 +1,231 @@
+// The promises of ROUND.md, each as one function of RoundCheck.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "engine/base/random.hpp"
+#include "tools/sim/report.hpp"
+#include "tools/sim/round_check.hpp"
+
+namespace papilio::sim {
+
+namespace {
+
+// The longest that it takes to find out that a reducer is gone, by the defaults of its timers, and to average what is
+// missing in its place; once more if that one is gone, too. What goes wrong later may leave chunks local.
+constexpr Duration kSuccessionTime = std::chrono::seconds(20);
+
+std::uint64_t hash_of(std::span<const float> values) {
+  std::uint64_t hash = values.size();
+  for (const float value : values) hash = Random::mix(hash ^ std::bit_cast<std::uint32_t>(value));
+  return hash;
+}
+
+}  // namespace
+
+// Promise 2: the report agrees with itself; its sums are the sums of its lists.
+std::string RoundCheck::check_report(MemberIndex self, const RoundReport& report) const {
+  if (report.round != spec_.round || report.members != hosts_.size() || report.peers.size() != hosts_.size() ||
+      report.chunks.size() != plan_.chunk_count()) {
+    return "promise 2: the report is of another round, roster or plan";
+  }
+  const auto local = static_cast<std::uint64_t>(std::count(report.chunks.begin(), report.chunks.end(), Coverage{0}));
+  if (local != report.local_chunks) {
+    return "promise 2: the report counts " + std::to_string(report.local_chunks) + " local chunks and lists " +
+           std::to_string(local);
+  }
+  for (MemberIndex member = 0; member < hosts_.size(); ++member) {
+    if (member == self) continue;
+    if (std::string wrong = check_peer_report(self, member, report); !wrong.empty()) return wrong;
+  }
+  return {};
+}
+
+// Promises 2, 4 and 7, of what the report says about one peer.
+std::string RoundCheck::check_peer_report(MemberIndex self, MemberIndex member, const RoundReport& report) const {
+  const PeerReport& peer = report.peers[member];
+  std::uint64_t contributions = 0, averages = 0;
+  for (ChunkIndex chunk = 0; chunk < plan_.chunk_count(); ++chunk) {
+    if (report.chunks[chunk] == 0) continue;
+    const MemberIndex reducer = reducer_of(report, plan_, chunk);
+    if (reducer == self && (report.chunks[chunk] & coverage_of(member)) != 0) contributions += 1;
+    if (reducer == member) averages += 1;
+  }
+  if (contributions > peer.contributions_in || averages > peer.averages_in) {
+    return "promise 4: of " + name(member) + " the report counts " + std::to_string(peer.contributions_in) +
+           " contributions and " + std::to_string(peer.averages_in) + " averages, its chunks list " +
+           std::to_string(contributions) + " and " + std::to_string(averages);
+  }
+  const bool everything = contributions >= plan_.chunks(self) && averages >= plan_.chunks(member);
+  if (!kHasSuccessors<RoundReport> && !everything && !peer.cut_off && !report.canceled) {
+    return "promise 2: " + name(member) + " gave " + std::to_string(contributions) + " contributions and " +
+           std::to_string(averages) + " averages, not all, and the report does not say why";
+  }
+  if (peer.cut_off && peer.reason.empty()) return "promise 2: " + name(member) + " was cut off for no reason";
+  if (peer.shards_in_flight != 0) return "promise 7: a shard to " + name(member) + " is still under way";
+  return {};
+}
+
+// Promise 2, of a chunk that is said to be local.
+std::string RoundCheck::check_local(MemberIndex self, ChunkIndex chunk, std::span<const float> values) const {
+  const Range range = plan_.chunk(chunk);
+  const std::span<const float> local = std::span<const float>(inputs_[self].gradient).subspan(range.begin, range.size);
+  return same_bits(values, local) ? "" : "promise 2: the report says local, and its values are not the local gradient";
+}
+
+// Promise 2, of a chunk that is said to be averaged: fp32 summation in any order is within
+// (n + 2) 2^-24 sum(w|g|) / sum(w). Promise 4, as far as members that did not even begin are concerned.
+std::string RoundCheck::check_average(ChunkIndex chunk, const Average& average) const {
+  std::vector<const Input*> contributors;
+  HostBits names = 0;
+  double weights = 0;
+  for (MemberIndex member = 0; member < hosts_.size(); ++member) {
+    if ((average.coverage & coverage_of(member)) == 0) continue;
+    if (!inputs_[member].begun) return "promise 4: lists " + name(member) + ", which had not begun the round";
+    contributors.push_back(&inputs_[member]);
+    names |= bit(hosts_[member]);
+    weights += inputs_[member].weight;
+  }
+  if (contributors.size() != static_cast<std::size_t>(std::popcount(average.coverage))) {
+    return "promise 2: lists a contributor that is not a member";
+  }
+  const Range range = plan_.chunk(chunk);
+  for (std::uint64_t i = 0; i < range.size; ++i) {
+    double sum = 0, magnitude = 0;
+    for (const Input* input : contributors) {
+      const double product = input->weight * static_cast<double>(input->gradient[range.begin + i]);
+      sum += product;
+      magnitude += std::abs(product);
+    }
+    const double bound =
+        0x1.0p-24 * static_cast<double>(contributors.size() + 2) * magnitude / weights * 1.000001 + 1e-35;
+    const double value = static_cast<double>(average.values[i]);
+    if (!std::isfinite(value)) return "promise 2: element " + std::to_string(range.begin + i) + " is not finite";
+    if ((names & equivocators_) != 0 || std::abs(value - sum / weights) <= bound) continue;
+    return "promise 2: element " + std::to_string(range.begin + i) + " is " + text_of(value) +
+           ", the average over its " + std::to_string(contributors.size()) + " contributors is " +
+           text_of(sum / weights);
+  }
+  return {};
+}
+
+// What is of another model or group is disregarded.
+std::string RoundCheck::check_strangers(MemberIndex self, ChunkIndex chunk, const Average& average) const {
+  if ((of_other_models_ & bit(hosts_[self])) != 0) return {};
+  for (MemberIndex member = 0; member < hosts_.size(); ++member) {
+    if ((average.coverage & coverage_of(member)) == 0) continue;
+    if ((of_other_models_ & bit(hosts_[member])) != 0)
+      return "promise 2: counts " + name(member) + ", of another epoch";
+    if (!disguised_.contains({member, average.reducer, chunk})) continue;
+    return "promise 2: counts a contribution of " + name(member) + " that said it is of another model or group";
+  }
+  return {};
+}
+
+// Promise 3: whoever made it, members that could hear each other all the time hold the same average; and one reducer
+// never makes two.
+std::string RoundCheck::check_same(ChunkIndex chunk, const Average& average) const {
+  const auto self = static_cast<MemberIndex>(std::countr_zero(average.holders));
+  for (const Average& known : averages_[chunk]) {
+    const bool same = known.coverage == average.coverage && same_bits(known.values, average.values);
+    if (same) continue;
+    const auto first = static_cast<MemberIndex>(std::countr_zero(known.holders));
+    if (known.reducer == average.reducer) {
+      return "promise 3: " + name(first) + " and " + name(self) + " hold different averages, both made by " +
+             name(known.reducer);
+    }
+    for (MemberIndex other = 0; other < hosts_.size(); ++other) {
+      if ((known.holders & coverage_of(other)) == 0 || !are_well(self, other)) continue;
+      return "promise 3: " + name(other) + " holds the average of " + name(known.reducer) + ", " + name(self) +
+             " that of " + name(average.reducer) + ", and they differ";
+    }
+  }
+  return {};
+}
+
+// Promise 5: nobody whom nothing befell is cut off.
+std::string RoundCheck::check_blame(MemberIndex self, const RoundReport& report) const {
+  for (MemberIndex member = 0; member < hosts_.size(); ++member) {
+    if (member == self || !report.peers[member].cut_off || !are_well(self, member) || may_be_outvoted(member)) continue;
+    return "promise 5: " + name(member) + " was cut off (" + report.peers[member].reason +
+           "), though nothing befell it";
+  }
+  return {};
+}
+
+// Promise 5, and no bans where nobody can be cut off.
+std::string RoundCheck::check_offence(std::uint32_t by, std::uint32_t against, const std::string& offence) const {
+  const MemberIndex self = member_of(by), member = member_of(against);
+  if (self == node::kNotAMember || member == node::kNotAMember) return {};
+  if (!are_well(self, member) || may_be_outvoted(member)) return {};
+  return "round " + std::to_string(spec_.round) + ", " + name(self) + ": promise 5: holds it against " + name(member) +
+         ", which nothing befell: " + offence;
+}
+
+// Coverage: members that nothing befell are in each other's averages, whatever happens to the rest.
+std::string RoundCheck::check_coverage(MemberIndex self, const RoundReport& report) const {
+  for (ChunkIndex chunk = 0; chunk < plan_.chunk_count(); ++chunk) {
+    if (report.chunks[chunk] == 0) continue;
+    const MemberIndex reducer = reducer_of(report, plan_, chunk);
+    if (!are_well(self, reducer) || may_be_outvoted(reducer)) continue;
+    for (MemberIndex member = 0; member < hosts_.size(); ++member) {
+      if (!are_well(reducer, member) || may_be_outvoted(member)) continue;
+      if ((report.chunks[chunk] & coverage_of(member)) != 0) continue;
+      return "promise 5: chunk " + std::to_string(chunk) + " by " + name(reducer) + " lacks " + name(member) +
+             ", which nothing befell";
+    }
+  }
+  return {};
+}
+
+// Promise 6: while a majority is well, a chunk is local only if nobody was left who could average it in time.
+std::string RoundCheck::check_successors(MemberIndex self, const RoundReport& report) const {
+  for (ChunkIndex chunk = 0; chunk < plan_.chunk_count(); ++chunk) {
+    if (report.chunks[chunk] != 0) continue;
+    const MemberIndex original = plan_.reducer(chunk);
+    if (are_well(self, original) && !may_be_outvoted(original)) {
+      return "promise 5: chunk " + std::to_string(chunk) + " is local, though nothing befell its reducer, " +
+             name(original);
+    }
+    if (!kHasSuccessors<RoundReport>) continue;
+    const MemberIndex able = successor(self, chunk);
+    if (able == node::kNotAMember) continue;
+    return "promise 6: chunk " + std::to_string(chunk) + " is local, though " + name(able) +
+           " could have averaged it in place of " + name(original);
+  }
+  return {};
+}
+
+// A member that had everything it takes: time, the ear of everybody who is well, and a majority of such.
+MemberIndex RoundCheck::successor(MemberIndex self, ChunkIndex chunk) const {
+  const MemberIndex original = plan_.reducer(chunk);
+  const HostBits well = everybody() & ~disturbed_;
+  if (2 * std::popcount(well) <= std::popcount(everybody())) return node::kNotAMember;
+  // Only this member lost it, so nobody replaces it.
+  if (is_well(original)) return node::kNotAMember;
+  if (last_disturbance_ + kSuccessionTime > opened_ + spec_.timeout) return node::kNotAMember;
+  const auto hears_all = [&](MemberIndex member) {
+    return is_well(member) && (disturbed_pairs_[hosts_[member]] & well) == 0;
+  };
+  if (!hears_all(self)) return node::kNotAMember;
+  for (MemberIndex member = 0; member < hosts_.size(); ++member) {
+    if (member != self && plan_.chunks(member) > 0 && hears_all(member)) return member;
+  }
+  return node::kNotAMember;
+}
+
+// Promise 8: digests tell members with the same values from members with others.
+std::string RoundCheck::check_digest(MemberIndex self, const RoundReport& report, std::span<const float> values) {
+  const Ended ended{.member = self, .digest = report.digest, .values_hash = hash_of(values)};
+  for (const Ended& other : ended_) {
+    const bool same_values = other.values_hash == ended.values_hash;
+    if (same_values == (other.digest == ended.digest)) continue;
+    return "promise 8: " + name(other.member) + " and " + name(self) + " hold " +
+           (same_values ? "the same" : "different") + " values with " +
+           (same_values ? "different digests" : "the same digest");
+  }
+  ended_.push_back(ended);
+  return {};
+}
+
+}  // namespace papilio::sim
