@@ -46,7 +46,7 @@ Mesh::Mesh(transport::Io& io, MeshConfig config, MeshEvents& events)
     : io_(io), config_(std::move(config)), events_(events), next_session_(Random::mix(config_.seed + 1)) {
   // Others may hold links to the process that ran here before this one, and say so: as good as a loss.
   lost_last_ = io_.now();
-  for (const transport::Address& address : config_.peers) add_address(address);
+  add_source(std::make_unique<StaticMembership>(config_.peers));
 }
 
 Mesh::~Mesh() { PAPILIO_ASSERT_VALUES(connections_.empty(), connections_.size(), 0); }
@@ -63,6 +63,18 @@ Status Mesh::start() {
 std::optional<transport::Address> Mesh::listen_address() const {
   if (listener_ == nullptr) return std::nullopt;
   return listener_->address();
+}
+
+void Mesh::add_source(std::unique_ptr<MembershipSource> source) {
+  sources_.push_back(std::move(source));
+  ask_sources(io_.now());
+}
+
+void Mesh::ask_sources(TimePoint now) {
+  for (const auto& source : sources_) {
+    if (now < source->next_poll()) continue;
+    for (const transport::Address& address : source->poll_addresses(now)) add_address(address);
+  }
 }
 
 void Mesh::add_address(const transport::Address& address) {
@@ -111,6 +123,7 @@ TimePoint Mesh::next_deadline() const {
   TimePoint next = kNever;
   for (const Connection& connection : connections_) next = std::min(next, connection.deadline);
   if (leaving_) return next;
+  for (const auto& source : sources_) next = std::min(next, source->next_poll());
   for (const Dial& dial : dials_) {
     if (!dial.busy && !dial.given_up) next = std::min(next, dial.next_try);
   }
@@ -119,6 +132,7 @@ TimePoint Mesh::next_deadline() const {
 
 void Mesh::handle_time(TimePoint now) {
   if (!leaving_) {
+    ask_sources(now);
     for (Dial& dial : dials_) {
       if (dial.busy || dial.given_up || now < dial.next_try) continue;
       if (is_linked_to(dial.address)) {
