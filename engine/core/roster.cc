@@ -158,8 +158,8 @@ void Rostering::handle_epoch(TimePoint now, std::uint64_t epoch, std::span<const
     peer.attempts_left = config_.attempts_at_once;
     if (peer.excuses <= kExcuses) peer.excuses = 0;  // who used them up gets none until it acknowledges again
     const bool is_lost = std::find(lost.begin(), lost.end(), peer.id) != lost.end();
-    // One that took over state has been in no round: whoever is one behind will be through with it soon.
-    const bool was_in_it = last_ ? names(*last_, peer.id) : peer.epoch && *peer.epoch + 1 == epoch_;
+    // After taking over state there is no such roster: whoever is close behind will be here soon.
+    const bool was_in_it = last_ ? names(*last_, peer.id) : peer.epoch && *peer.epoch + 2 >= epoch_;
     peer.is_expected = was_in_it && !is_lost && (!peer.epoch || *peer.epoch < epoch_);
   }
 
