@@ -416,6 +416,7 @@ void Round::handle_time(TimePoint now) {
     }
   }
   cut_off_late(now);
+  ask_those_who_are_done(now);
   cut_off_not_done(now);
   if (now < config_.deadline || mutated(Mutation::forgotten_deadline)) return;
   if (!reduce_by_passed_) stop_waiting_for_contributions();
@@ -482,13 +483,34 @@ void Round::cut_off_late(TimePoint now) {
   }
 }
 
-// Those few that have not everything while the others wait: not for ever.
-void Round::cut_off_not_done(TimePoint now) {
-  if (over_ || unsettled_ > 0) return;
-  Coverage done = coverage_of(config_.self);
+Coverage Round::done_members() const {
+  Coverage done = 0;
   for (MemberIndex member = 0; member < members(); ++member) {
     if (is_live(member) && (peers_[member].is_done || !owe_each_other(member))) done |= coverage_of(member);
   }
+  return done;
+}
+
+// Most members have everything, so what this one lacks exists: it need not wait until its reducer is found out to be
+// dead, or to withhold it from this member alone.
+void Round::ask_those_who_are_done(TimePoint now) {
+  const Coverage done = done_members() & ~coverage_of(config_.self);
+  if (over_ || unsettled_ == 0 || 2 * std::popcount(done) <= std::popcount(live_)) {
+    most_done_at_ = kNever;
+    return;
+  }
+  if (most_done_at_ == kNever) most_done_at_ = now;
+  if (now < saturating_add(most_done_at_, config_.resume_grace)) return;
+  for (MemberIndex index = 0; index < members(); ++index) {
+    if (is_held_here(index) || parts_[index].relay != kEverybody) continue;
+    ask_relay(index, done & config_.reducers & ~coverage_of(holder(index)));
+  }
+}
+
+// Those few that have not everything while the others wait: not for ever.
+void Round::cut_off_not_done(TimePoint now) {
+  if (over_ || unsettled_ > 0) return;
+  const Coverage done = done_members() | coverage_of(config_.self);
   if (2 * std::popcount(done) <= std::popcount(live_)) {
     linger_until_ = kNever;
     return;
@@ -786,6 +808,24 @@ void Round::want_average(MemberIndex to, ChunkIndex index) {
   peer.wants[index] = true;
 }
 
+// The first of these after the part's holder passes the holder's averages on.
+void Round::ask_relay(MemberIndex index, Coverage candidates) {
+  ChunkBits averages((plan_.chunks(index) + 63) / 64);
+  for_each_chunk(index, [&](ChunkIndex at, const Chunk& chunk) {
+    if (chunk.state == ChunkState::open) set_bit(averages, at - plan_.first_chunk(index));
+  });
+  if (!any_bit(averages)) return;
+  Part& part = parts_[index];
+  for (std::uint32_t step = 1; step < members() && part.relay == kEverybody; ++step) {
+    const MemberIndex member = (holder(index) + step) % members();
+    if ((candidates & coverage_of(member)) != 0) part.relay = member;
+  }
+  if (part.relay == kEverybody) return;
+  in_trouble_ = true;
+  part.givers |= coverage_of(part.relay);
+  tell_wanted(part.relay, index, {}, std::move(averages));
+}
+
 // A reducer that only this member has lost, and that does not come back: another member passes its averages on.
 void Round::ask_relays(TimePoint now) {
   for (MemberIndex index = 0; index < members() && !canceled_; ++index) {
@@ -794,19 +834,7 @@ void Round::ask_relays(TimePoint now) {
     if (lost == config_.self || is_live(lost) || part.relay != kEverybody || plan_.chunks(index) == 0) continue;
     const TimePoint lost_at = peers_[lost].lost_at;
     if (lost_at != kNever && now < saturating_add(lost_at, config_.resume_grace)) continue;
-    ChunkBits averages((plan_.chunks(index) + 63) / 64);
-    for_each_chunk(index, [&](ChunkIndex at, const Chunk& chunk) {
-      if (chunk.state == ChunkState::open) set_bit(averages, at - plan_.first_chunk(index));
-    });
-    if (!any_bit(averages)) continue;
-    for (std::uint32_t step = 1; step < members() && part.relay == kEverybody; ++step) {
-      const MemberIndex member = (lost + step) % members();
-      const bool has_lost_it = (peers_[lost].suspects & coverage_of(member)) != 0;
-      if (member != config_.self && is_live(member) && may_reduce(member) && !has_lost_it) part.relay = member;
-    }
-    if (part.relay == kEverybody) continue;
-    part.givers |= coverage_of(part.relay);
-    tell_wanted(part.relay, index, {}, std::move(averages));
+    ask_relay(index, live_ & config_.reducers & ~coverage_of(config_.self) & ~peers_[lost].suspects);
   }
   bool any_expired = false;
   for (Peer& peer : peers_) {
