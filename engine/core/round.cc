@@ -164,6 +164,13 @@ bool Round::is_condemned(MemberIndex member) const {
   return 2 * std::popcount(peers_[member].suspects & electorate) > std::popcount(electorate);
 }
 
+// Nobody who has condemned this member is connected to it any more to say so; but then it has lost them, too. One
+// stranger's word that it takes over is not enough.
+bool Round::has_lost_most() const {
+  const Coverage others = config_.reducers & ~coverage_of(config_.self);
+  return 2 * std::popcount(others & live_) <= std::popcount(others);
+}
+
 // Its connection was lost so lately that it may be about to dial again.
 bool Round::may_come_back(MemberIndex member) const {
   return !is_live(member) && peers_[member].lost_at != kNever && peers_[member].cut_off == CutOff::connection_lost;
@@ -483,19 +490,23 @@ void Round::cut_off_late(TimePoint now) {
   }
 }
 
+Coverage Round::live_that_owe() const {
+  return may_reduce(config_.self) ? live_ : live_ & (config_.reducers | coverage_of(config_.self));
+}
+
 Coverage Round::done_members() const {
   Coverage done = 0;
   for (MemberIndex member = 0; member < members(); ++member) {
-    if (is_live(member) && (peers_[member].is_done || !owe_each_other(member))) done |= coverage_of(member);
+    if (peers_[member].is_done) done |= coverage_of(member);
   }
-  return done;
+  return done & live_that_owe();
 }
 
 // Most members have everything, so what this one lacks exists: it need not wait until its reducer is found out to be
 // dead, or to withhold it from this member alone.
 void Round::ask_those_who_are_done(TimePoint now) {
   const Coverage done = done_members() & ~coverage_of(config_.self);
-  if (over_ || unsettled_ == 0 || 2 * std::popcount(done) <= std::popcount(live_)) {
+  if (over_ || unsettled_ == 0 || 2 * std::popcount(done) <= std::popcount(live_that_owe())) {
     most_done_at_ = kNever;
     return;
   }
@@ -511,7 +522,7 @@ void Round::ask_those_who_are_done(TimePoint now) {
 void Round::cut_off_not_done(TimePoint now) {
   if (over_ || unsettled_ > 0) return;
   const Coverage done = done_members() | coverage_of(config_.self);
-  if (2 * std::popcount(done) <= std::popcount(live_)) {
+  if (2 * std::popcount(done) <= std::popcount(live_that_owe())) {
     linger_until_ = kNever;
     return;
   }
@@ -522,7 +533,7 @@ void Round::cut_off_not_done(TimePoint now) {
   }
   if (now < linger_until_) return;
   for (MemberIndex member = 0; member < members(); ++member) {
-    if (is_live(member) && (done & coverage_of(member)) == 0) handle_cut_off(member, CutOff::not_done);
+    if ((live_that_owe() & ~done & coverage_of(member)) != 0) handle_cut_off(member, CutOff::not_done);
   }
 }
 
@@ -639,6 +650,8 @@ void Round::review_parts() {
     while (nearest < members() && is_gone(at(nearest))) nearest += 1;
     if (nearest >= members()) {
       settle_local(index);  // nobody is left to average it
+    } else if (part.pending > part.distance && is_held_here(index) && has_lost_most()) {
+      yield(index, part.pending);
     } else if (part.pending > part.distance && part.pending <= nearest) {
       yield(index, part.pending);
     } else if (nearest > part.distance && at(nearest) == config_.self) {
@@ -675,12 +688,7 @@ Verdict Round::handle_takeover(MemberIndex from, MemberIndex index, std::uint32_
     return Verdict::accept;
   }
   part.pending = std::max(part.pending, distance);
-  // The one that is replaced is not asked: nobody that could tell it is connected to it.
-  if (holder(index) == config_.self) {
-    yield(index, distance);
-  } else {
-    review_parts();
-  }
+  review_parts();
   return Verdict::accept;
 }
 

@@ -318,7 +318,9 @@ class Round {
   void ask_relays(TimePoint now);
   void ask_relay(MemberIndex part, Coverage candidates);
   void ask_those_who_are_done(TimePoint now);
+  [[nodiscard]] Coverage live_that_owe() const;
   [[nodiscard]] Coverage done_members() const;
+  [[nodiscard]] bool has_lost_most() const;
   void want_average(MemberIndex to, ChunkIndex index);
   void tell_wanted(MemberIndex to, MemberIndex part, ChunkBits contributions, ChunkBits averages);
   [[nodiscard]] bool all_are_done() const;

@@ -774,6 +774,14 @@ TEST_F(OneMember, AConnectionThatCameBackGoesOnAtWhatIsMissing) {
   contribute(1, 1);
 }
 
+TEST_F(OneMember, OneStrangersWordDoesNotTakeItsPartAway) {
+  EXPECT_EQ(round_.handle_takeover(1, 0, 1), Verdict::accept);
+  EXPECT_EQ(round_.holder(0), 0U);
+  EXPECT_EQ(round_.check_contribution(2, 0, 1, kChunk), Verdict::accept);
+  round_.handle_cut_off(2, CutOff::connection_lost);  // one of two: as much as most of the others
+  EXPECT_EQ(round_.holder(0), 1U);
+}
+
 TEST_F(OneMember, WhoMisbehavedDoesNotComeBack) {
   round_.handle_cut_off(1, CutOff::protocol);
   EXPECT_FALSE(round_.handle_resumed(1));

@@ -173,7 +173,7 @@ std::string RoundCheck::check_blame(MemberIndex self, const RoundReport& report)
 std::string RoundCheck::check_offence(std::uint32_t by, std::uint32_t against, const std::string& offence) const {
   const MemberIndex self = member_of(by), member = member_of(against);
   if (self == node::kNotAMember || member == node::kNotAMember) return {};
-  if (!are_well(self, member) || may_be_outvoted(member)) return {};
+  if (!are_well(self, member) || may_be_outvoted(member) || !inputs_[member].begun) return {};
   return "round " + std::to_string(spec_.round) + ", " + name(self) + ": promise 5: holds it against " + name(member) +
          ", which nothing befell: " + offence;
 }

@@ -75,11 +75,11 @@ void World::look_at_offences(Host& host) {
   for (const auto& [peer, offence] : std::exchange(host.offences, {})) {
     const std::uint32_t other = host_of_.at(peer);
     note("host %u holds against host %u: %s", host.number(), other, offence.c_str());
-    for (const RoundState& round : rounds_) {
-      if (round.is_over) continue;
-      if (std::string wrong = round.check->check_offence(host.number(), other, offence); !wrong.empty()) {
-        return fail(wrong);
-      }
+    // It is about the round that the host is in, or has just ended.
+    const std::optional<std::size_t>& index = states_[host.number()].round;
+    if (!index || rounds_[*index].is_over) continue;
+    if (std::string wrong = rounds_[*index].check->check_offence(host.number(), other, offence); !wrong.empty()) {
+      return fail(wrong);
     }
   }
 }
@@ -96,6 +96,8 @@ void World::look_at_round(const Host& host) {
       count = round.contributions_in(member);
     }
   }
+  // One that believes in another roster has another plan.
+  state.settled.resize(round.plan().chunk_count());
   for (ChunkIndex chunk = 0; chunk < state.settled.size(); ++chunk) {
     const Coverage now_settled = round.coverage(chunk);
     if (state.settled[chunk] != 0 && now_settled != state.settled[chunk]) {
@@ -115,7 +117,7 @@ void World::check_promise_4(const Host& host, const RoundReport& report) {
     if (then < 0 || static_cast<std::uint64_t>(then) == report.peers[member].contributions_in) continue;
     return fail("promise 4: " + whose + ": contributions of a member that was cut off were counted");
   }
-  for (ChunkIndex chunk = 0; chunk < state.settled.size(); ++chunk) {
+  for (ChunkIndex chunk = 0; chunk < std::min(state.settled.size(), report.chunks.size()); ++chunk) {
     if (state.settled[chunk] == 0 || state.settled[chunk] == report.chunks[chunk]) continue;
     return fail("promise 4: " + whose + ": chunk " + std::to_string(chunk) + " was final, and is something else now");
   }
