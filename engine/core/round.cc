@@ -393,12 +393,7 @@ bool Round::handle_resumed(MemberIndex member) {
 void Round::stop_waiting_for_contributions() {
   reduce_by_passed_ = true;
   if (mutated(Mutation::forgotten_reduce_by)) return;
-  for (MemberIndex member = 0; member < members(); ++member) {
-    if (member == config_.self || !is_live(member) || !is_held_here(config_.self)) continue;
-    if (peers_[member].contributions_in < plan_.chunks(config_.self)) {
-      peers_[member].cut_off = CutOff::contributions_missing;  // its averages are still welcome
-    }
-  }
+  if (is_held_here(config_.self)) name_missing(config_.self);  // their averages are still welcome
   contributing_ = coverage_of(config_.self);
   finalise_where_complete();
 }
@@ -549,6 +544,9 @@ void Round::finish_with_what_is_there() {
       return open;
     });
     if (owes) peers_[member].cut_off = CutOff::averages_missing;
+  }
+  for (MemberIndex part = 0; part < members(); ++part) {
+    if (is_reduced_here(part)) name_missing(part);
   }
   cut_short();
 }

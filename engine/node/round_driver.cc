@@ -736,8 +736,10 @@ void RoundDriver::feed_timers(TimePoint now) {
     peer->payload_seen = std::max(peer->payload_seen, received);
     const Duration round_trip = peer->flows.front()->info().round_trip;
     if (round_trip > Duration::zero()) lateness.handle_round_trip(member, round_trip);
-    lateness.handle_held_back(member, std::any_of(peer->flows.begin(), peer->flows.end(),
-                                                  [](const transport::Flow* flow) { return flow->holds(); }));
+    // That there is no room is this node's doing; that a shard is of a round to come is its sender's.
+    lateness.handle_held_back(member, std::any_of(starved_.begin(), starved_.end(), [&](transport::Flow* flow) {
+                                return std::find(peer->flows.begin(), peer->flows.end(), flow) != peer->flows.end();
+                              }));
   }
 }
 

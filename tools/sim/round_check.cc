@@ -82,6 +82,14 @@ RoundCheck::HostBits RoundCheck::reducers() const {
   return bits;
 }
 
+// Successors are elected by majority: with half of the group faulty, the rest may come apart.
+bool RoundCheck::most_are_well() const {
+  std::size_t well = 0;
+  for (MemberIndex member = 0; member < hosts_.size(); ++member)
+    well += is_well(member) && !is_isolated(member) ? 1 : 0;
+  return 2 * well > hosts_.size();
+}
+
 // The others may take one for lost that half of them cannot hear.
 bool RoundCheck::is_isolated(MemberIndex member) const {
   HostBits roster = 0;
