@@ -79,6 +79,8 @@ struct RoundReport {
   // Per chunk: the members whose gradients the average holds (bit i: members in the order of `peers`, self included),
   // or 0: the chunk is this node's local gradient.
   std::vector<Coverage> chunks;
+  // Per chunk: its first element. A chunk ends where the next one begins, the last one where the gradient ends.
+  std::vector<std::uint64_t> chunk_begins;
   // Per chunk: the member that averaged it, as a rule the one whose part it is; ~0 where local.
   std::vector<MemberIndex> reducers;
   double coverage = 0;  // mean over elements of contributors / members; a local chunk counts 0
