@@ -65,7 +65,7 @@ class Run final : public training::TrainerEvents {
   void wait_for_agreement(Node& node);
   // Who left sees nobody any more: what counts is how it was before.
   void note_agreement(const GroupProgress& progress) {
-    if (!progress.left) outcome_.set_in_agreement(progress.in_agreement);
+    if (!progress.left) outcome_.set_agreement(progress);
   }
   [[nodiscard]] double seconds() const { return std::chrono::duration<double>(SteadyClock::now() - begin_).count(); }
 

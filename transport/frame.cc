@@ -92,14 +92,20 @@ void build(Builder& builder, const Progress& progress) {
                                       progress.digest_epoch, progress.model_digest));
 }
 
-void build(Builder& builder, const RoundStart& start) {
-  std::vector<wire::Member> members;
-  members.reserve(start.members.size());
-  for (const RosterMember& member : start.members) {
-    members.emplace_back(to_wire(member.peer), member.rate_bytes_per_s, member.reduces);
+auto create_members(Builder& builder, const std::vector<RosterMember>& members) {
+  std::vector<wire::Member> wire_members;
+  wire_members.reserve(members.size());
+  for (const RosterMember& member : members) {
+    wire_members.emplace_back(to_wire(member.peer), member.rate_bytes_per_s, member.reduces);
   }
-  builder.Finish(wire::CreateRoundStart(builder, start.round, start.epoch, builder.CreateVectorOfStructs(members),
-                                        start.chunk_bytes, start.timeout_ms));
+  return builder.CreateVectorOfStructs(wire_members);
+}
+
+void build(Builder& builder, const Propose& propose) {
+  const auto members = create_members(builder, propose.members);
+  const wire::PeerId proposer = to_wire(propose.proposer);
+  builder.Finish(wire::CreatePropose(builder, propose.round, propose.epoch, members, propose.chunk_bytes,
+                                     propose.timeout_ms, propose.attempt, &proposer));
 }
 
 void build(Builder& builder, const Contribution& contribution) {
@@ -142,6 +148,22 @@ void build(Builder& builder, const Resume& resume) {
 
 void build(Builder& builder, const Pulse& pulse) {
   builder.Finish(wire::CreatePulse(builder, pulse.round, pulse.waiting_for));
+}
+
+void build(Builder& builder, const Ack& ack) {
+  const wire::PeerId proposer = to_wire(ack.proposer);
+  const wire::PeerId promised_proposer = to_wire(ack.promised_proposer);
+  builder.Finish(wire::CreateAck(builder, ack.round, ack.attempt, &proposer,
+                                 static_cast<wire::RosterAnswer>(ack.answer), ack.promised_attempt, &promised_proposer,
+                                 ack.epoch));
+}
+
+void build(Builder& builder, const Commit& commit) {
+  const Propose& proposal = commit.proposal;
+  const auto members = create_members(builder, proposal.members);
+  const wire::PeerId proposer = to_wire(proposal.proposer);
+  builder.Finish(wire::CreateCommit(builder, proposal.round, proposal.epoch, members, proposal.chunk_bytes,
+                                    proposal.timeout_ms, proposal.attempt, &proposer, commit.mask));
 }
 
 void build(Builder& builder, const Ready& ready) { builder.Finish(wire::CreateReady(builder, ready.flows)); }
@@ -196,22 +218,52 @@ bool read(const wire::Progress& table, Header& header) {
   return true;
 }
 
-bool read(const wire::RoundStart& table, Header& header) {
+// Propose and Commit say the same about the roster.
+template <typename Table>
+bool read_proposal(const Table& table, Propose& proposal) {
   if (table.members() == nullptr || table.members()->size() < 1 || table.members()->size() > kMaximumMembers)
     return false;
   if (!std::has_single_bit(table.chunk_bytes()) || table.chunk_bytes() < kMinimumChunkBytes ||
-      table.chunk_bytes() > kMaximumChunkBytes || table.timeout_ms() == 0) {
+      table.chunk_bytes() > kMaximumChunkBytes || table.timeout_ms() == 0 || table.proposer() == nullptr) {
     return false;
   }
-  RoundStart start{.round = table.round(),
-                   .epoch = table.epoch(),
-                   .members = {},
-                   .chunk_bytes = table.chunk_bytes(),
-                   .timeout_ms = table.timeout_ms()};
+  proposal = Propose{.round = table.round(),
+                     .epoch = table.epoch(),
+                     .members = {},
+                     .chunk_bytes = table.chunk_bytes(),
+                     .timeout_ms = table.timeout_ms(),
+                     .attempt = table.attempt(),
+                     .proposer = from_wire(*table.proposer())};
   for (const wire::Member* member : *table.members()) {
-    start.members.push_back({from_wire(member->peer()), member->rate_bytes_per_s(), member->reduces()});
+    proposal.members.push_back({from_wire(member->peer()), member->rate_bytes_per_s(), member->reduces()});
   }
-  header = std::move(start);
+  return true;
+}
+
+bool read(const wire::Propose& table, Header& header) {
+  Propose proposal;
+  if (!read_proposal(table, proposal)) return false;
+  header = std::move(proposal);
+  return true;
+}
+
+bool read(const wire::Commit& table, Header& header) {
+  Commit commit{.proposal = {}, .mask = table.mask()};
+  if (!read_proposal(table, commit.proposal)) return false;
+  header = std::move(commit);
+  return true;
+}
+
+bool read(const wire::Ack& table, Header& header) {
+  if (table.proposer() == nullptr || table.promised_proposer() == nullptr) return false;
+  if (table.answer() > wire::RosterAnswer::MAX) return false;
+  header = Ack{.round = table.round(),
+               .attempt = table.attempt(),
+               .proposer = from_wire(*table.proposer()),
+               .answer = static_cast<RosterAnswer>(table.answer()),
+               .promised_attempt = table.promised_attempt(),
+               .promised_proposer = from_wire(*table.promised_proposer()),
+               .epoch = table.epoch()};
   return true;
 }
 
@@ -308,7 +360,7 @@ bool read_table(FrameType type, std::span<const std::byte> table, Header& header
     case FrameType::refusal: return verify_and_read<wire::Refusal>(table, header);
     case FrameType::goodbye: return verify_and_read<wire::Goodbye>(table, header);
     case FrameType::progress: return verify_and_read<wire::Progress>(table, header);
-    case FrameType::round_start: return verify_and_read<wire::RoundStart>(table, header);
+    case FrameType::propose: return verify_and_read<wire::Propose>(table, header);
     case FrameType::contribution: return verify_and_read<wire::Contribution>(table, header);
     case FrameType::average: return verify_and_read<wire::Average>(table, header);
     case FrameType::done: return verify_and_read<wire::Done>(table, header);
@@ -319,6 +371,8 @@ bool read_table(FrameType type, std::span<const std::byte> table, Header& header
     case FrameType::wanted: return verify_and_read<wire::Wanted>(table, header);
     case FrameType::resume: return verify_and_read<wire::Resume>(table, header);
     case FrameType::pulse: return verify_and_read<wire::Pulse>(table, header);
+    case FrameType::ack: return verify_and_read<wire::Ack>(table, header);
+    case FrameType::commit: return verify_and_read<wire::Commit>(table, header);
   }
   return false;
 }

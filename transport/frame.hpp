@@ -32,7 +32,7 @@ enum class FrameType : std::uint8_t {
   refusal = 2,
   goodbye = 3,
   progress = 4,
-  round_start = 5,
+  propose = 5,
   contribution = 6,
   average = 7,
   done = 8,
@@ -43,6 +43,8 @@ enum class FrameType : std::uint8_t {
   wanted = 13,
   resume = 14,
   pulse = 15,
+  ack = 16,
+  commit = 17,
 };
 
 enum class WireRole : std::uint8_t { miner = 0, client = 1, validator = 2 };
@@ -94,12 +96,14 @@ struct RosterMember {
   std::uint64_t rate_bytes_per_s = 0;
   bool reduces = true;
 };
-struct RoundStart {
+struct Propose {
   RoundId round = 0;
   std::uint64_t epoch = 0;
   std::vector<RosterMember> members;
   std::uint32_t chunk_bytes = 0;
   std::uint32_t timeout_ms = 0;
+  std::uint32_t attempt = 0;
+  PeerId proposer;
 };
 struct Contribution {
   RoundId round = 0;
@@ -165,9 +169,33 @@ struct Pulse {
   std::uint64_t waiting_for = 0;
 };
 
+enum class RosterAnswer : std::uint8_t {
+  acknowledged = 0,
+  promised_higher = 1,
+  busy = 2,
+  other_epoch = 3,
+  wrong_entry = 4,
+  too_far_ahead = 5,
+  left_out = 6,
+  withdrawn = 7,
+};
+struct Ack {
+  RoundId round = 0;
+  std::uint32_t attempt = 0;
+  PeerId proposer;
+  RosterAnswer answer = RosterAnswer::acknowledged;
+  std::uint32_t promised_attempt = 0;
+  PeerId promised_proposer;
+  std::uint64_t epoch = 0;
+};
+struct Commit {
+  Propose proposal;
+  std::uint64_t mask = 0;
+};
+
 // Alternatives in the order of FrameType, so that index() + 1 is the type.
-using Header = std::variant<Hello, Refusal, Goodbye, Progress, RoundStart, Contribution, Average, Done, Ready, Suspect,
-                            Takeover, Holdings, Wanted, Resume, Pulse>;
+using Header = std::variant<Hello, Refusal, Goodbye, Progress, Propose, Contribution, Average, Done, Ready, Suspect,
+                            Takeover, Holdings, Wanted, Resume, Pulse, Ack, Commit>;
 [[nodiscard]] FrameType type_of(const Header& header);
 
 // A header in wire form, kept by value: small headers (all that carry payload) need no allocation of their own.

@@ -160,8 +160,6 @@ bool Round::may_come_back(MemberIndex member) const {
   return !is_live(member) && peers_[member].lost_at != kNever && peers_[member].cut_off == CutOff::connection_lost;
 }
 
-bool Round::owe_each_other(MemberIndex member) const { return may_reduce(config_.self) || may_reduce(member); }
-
 TimePoint Round::next_deadline() const {
   if (over_) return kNever;
   TimePoint next = std::min({config_.deadline, linger_until_, lateness_.next_tick()});
@@ -457,7 +455,10 @@ void Round::cut_off_not_done(TimePoint now) {
   for (MemberIndex member = 0; member < members(); ++member) {
     if (is_live(member) && (peers_[member].is_done || !owe_each_other(member))) done |= coverage_of(member);
   }
-  if (2 * std::popcount(done) <= std::popcount(live_)) return;
+  if (2 * std::popcount(done) <= std::popcount(live_)) {
+    linger_until_ = kNever;
+    return;
+  }
   if (linger_until_ == kNever) {
     const Duration wait =
         std::max(config_.linger_floor, from_seconds(to_seconds(now - config_.start) * config_.linger_fraction));
@@ -546,9 +547,13 @@ void Round::update_over() {
 // ---- when a reducer is lost
 
 Verdict Round::handle_suspect(MemberIndex from, MemberIndex member, bool withdrawn) {
-  if (member >= members() || member == from) return Verdict::out_of_range;
+  if (member >= members()) return Verdict::out_of_range;
   if (over_ || !is_live(from)) return Verdict::late;
   in_trouble_ = true;
+  if (member == from) {  // it gives up this round
+    handle_cut_off(from, CutOff::departed);
+    return Verdict::accept;
+  }
   if (withdrawn) {
     peers_[member].suspects &= ~coverage_of(from);
   } else {

@@ -127,7 +127,7 @@ using ChunkBits = std::vector<std::uint64_t>;
 inline constexpr MemberIndex kEverybody = ~MemberIndex{0};
 struct Notice {
   enum class Kind : std::uint8_t {
-    suspect,   // lost `member` (or, withdrawn, has it back)
+    suspect,   // lost `member` (or, withdrawn, has it back); of itself: gives up this round
     takeover,  // averages what is missing of `part` from now on, as the one at `distance`
     holdings,  // the answer to a takeover: `first`: averages held, `second`: own gradients given away
     wanted,    // of `part`, `first`: contributions, `second`: averages wanted from the receiver
@@ -172,12 +172,15 @@ class Round {
   [[nodiscard]] bool has_released(MemberIndex member) const {
     return peers_[member].is_done || peers_[member].averages_sent == 0;
   }
+  [[nodiscard]] Coverage live() const { return live_; }
   [[nodiscard]] bool is_live(MemberIndex member) const { return (live_ & coverage_of(member)) != 0; }
   [[nodiscard]] double announced_weight(MemberIndex member) const { return peers_[member].weight; }
   [[nodiscard]] std::uint32_t contributions_in(MemberIndex member) const { return peers_[member].contributions_in; }
   // Chunks that it averaged, whoever passed them on.
   [[nodiscard]] std::uint32_t averages_in(MemberIndex member) const { return peers_[member].averages_in; }
   [[nodiscard]] std::uint32_t times_resumed(MemberIndex member) const { return peers_[member].times_resumed; }
+  // Two that reduce nothing owe each other nothing, and need not be connected.
+  [[nodiscard]] bool owe_each_other(MemberIndex member) const { return may_reduce(config_.self) || may_reduce(member); }
   // Who may average this part now.
   [[nodiscard]] MemberIndex holder(MemberIndex part) const { return (part + parts_[part].distance) % members(); }
   // Somebody has lost somebody: members may ask each other for what they lack.
@@ -312,8 +315,6 @@ class Round {
   void ask_relays(TimePoint now);
   void want_average(MemberIndex to, ChunkIndex index);
   void tell_wanted(MemberIndex to, MemberIndex part, ChunkBits contributions, ChunkBits averages);
-  // Two that reduce nothing owe each other nothing, and need not be connected.
-  [[nodiscard]] bool owe_each_other(MemberIndex member) const;
   [[nodiscard]] bool all_are_done() const;
   void update_over();
 

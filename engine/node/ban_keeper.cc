@@ -55,18 +55,18 @@ void BanKeeper::run() {
       changes = std::exchange(pending_, {});
       last = stop_;
     }
-    Status status = write(std::move(changes));
+    Status status = write(changes);
     if (status && !last) status = look();
     note(status);
     if (last) return;
   }
 }
 
-Status BanKeeper::write(Changes changes) {
+Status BanKeeper::write(const Changes& changes) {
   std::vector<core::ConductChange> list;
   list.reserve(changes.size());
-  for (auto& [peer, change] : changes) list.push_back(std::move(change));
-  const Status written = store_.save(list);
+  for (const auto& [peer, change] : changes) list.push_back(change);
+  Status written = store_.save(list);
   if (!written) {
     const std::lock_guard lock(mutex_);
     for (core::ConductChange& change : list) {

@@ -41,7 +41,7 @@ class BanKeeper {
   using Changes = std::map<PeerId, core::ConductChange>;  // the latest of each peer
 
   void run();
-  Status write(Changes changes);
+  Status write(const Changes& changes);
   Status look();
   void note(const Status& status);
 

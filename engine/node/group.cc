@@ -5,9 +5,89 @@
 #include <algorithm>
 #include <utility>
 
-#include "engine/core/partition.hpp"
-
 namespace papilio::node {
+namespace {
+
+core::RosterConfig roster_config_of(const GroupConfig& config) {
+  core::RosterConfig roster = config.roster;
+  roster.self = config.self;
+  roster.is_miner = config.role == transport::WireRole::miner;
+  roster.rate_bytes_per_s = std::min(config.rate_bytes_per_s, core::kMaximumRate);
+  roster.elements = config.elements;
+  roster.chunk_bytes = config.chunk_bytes;
+  roster.round_timeout = config.round_timeout;
+  return roster;
+}
+
+// ---- between the core's words and the wire's
+
+transport::Propose to_wire(const core::Proposal& proposal) {
+  transport::Propose wire{.round = proposal.round,
+                          .epoch = proposal.epoch,
+                          .members = {},
+                          .chunk_bytes = proposal.chunk_bytes,
+                          .timeout_ms = proposal.timeout_ms,
+                          .attempt = proposal.ballot.attempt,
+                          .proposer = proposal.ballot.proposer};
+  for (const core::RosterEntry& each : proposal.members) {
+    wire.members.push_back({each.peer, each.rate_bytes_per_s, each.reduces});
+  }
+  return wire;
+}
+
+core::Proposal from_wire(const transport::Propose& wire) {
+  core::Proposal proposal{.round = wire.round,
+                          .epoch = wire.epoch,
+                          .ballot = {wire.attempt, wire.proposer},
+                          .members = {},
+                          .chunk_bytes = wire.chunk_bytes,
+                          .timeout_ms = wire.timeout_ms};
+  for (const transport::RosterMember& each : wire.members) {
+    proposal.members.push_back({each.peer, each.rate_bytes_per_s, each.reduces});
+  }
+  return proposal;
+}
+
+static_assert(static_cast<int>(core::kLastAnswer) == static_cast<int>(transport::RosterAnswer::withdrawn));
+
+transport::Ack to_wire(const core::RosterAnswer& answer) {
+  return {.round = answer.round,
+          .attempt = answer.ballot.attempt,
+          .proposer = answer.ballot.proposer,
+          .answer = static_cast<transport::RosterAnswer>(answer.answer),
+          .promised_attempt = answer.promised.attempt,
+          .promised_proposer = answer.promised.proposer,
+          .epoch = answer.epoch};
+}
+
+core::RosterAnswer from_wire(const transport::Ack& wire) {
+  return {.round = wire.round,
+          .ballot = {wire.attempt, wire.proposer},
+          .answer = static_cast<core::Answer>(wire.answer),
+          .promised = {wire.promised_attempt, wire.promised_proposer},
+          .epoch = wire.epoch};
+}
+
+transport::Commit to_wire(const core::Commit& commit) { return {to_wire(commit.proposal), commit.mask}; }
+core::Commit from_wire(const transport::Commit& wire) { return {from_wire(wire.proposal), wire.mask}; }
+
+std::string names_of(const std::vector<PeerId>& peers) {
+  std::string text;
+  for (const PeerId& peer : peers) text += (text.empty() ? "" : " ") + to_hex(peer);
+  return text;
+}
+
+}  // namespace
+
+Group::Group(Engine& engine, const GroupConfig& config)
+    : engine_(engine),
+      config_(config),
+      progress_({config.target_batch}),
+      rostering_(roster_config_of(config)),
+      models_(config.self),
+      results_(config.self) {}
+
+// ---- what happens here
 
 void Group::add_samples(std::uint64_t samples) {
   progress_.handle_samples(samples);
@@ -16,22 +96,61 @@ void Group::add_samples(std::uint64_t samples) {
 
 void Group::report_model(std::uint64_t epoch, std::uint64_t digest) {
   progress_.handle_model({epoch, digest});
+  models_.handle_own(epoch, digest);
   changed_ = true;
+}
+
+void Group::handle_round_wanted(TimePoint now) {
+  if (!round_wanted_since_) round_wanted_since_ = now;
 }
 
 void Group::handle_round_over(TimePoint now, const RoundReport& report) {
   open_round_.reset();
-  round_wanted_ = false;
+  round_wanted_since_.reset();
+  was_in_a_round_ = true;
   progress_.handle_epoch(report.epoch + 1);
   epoch_began_ = now;
   changed_ = true;
-  if (next_start_ && next_start_->epoch == progress_.local_epoch()) open(*next_start_);
-  next_start_.reset();
+  std::vector<PeerId> lost, came_through;
+  for (const PeerReport& peer : report.peers) {
+    (peer.cut_off && peer.peer != config_.self ? lost : came_through).push_back(peer.peer);
+  }
+  rostering_.handle_epoch(now, report.epoch + 1, lost);
+  for (Heard& heard : heard_) {  // they spoke to the round
+    if (std::find(lost.begin(), lost.end(), heard.peer) == lost.end()) heard.when = now;
+  }
+  std::erase_if(came_through, [&](const PeerId& peer) { return engine_.mesh().find(peer) == nullptr; });
+  models_.handle_round(report.epoch, came_through);
+  results_.handle_own(report.epoch, report.digest);
+  for (const PeerReport& peer : report.peers) {
+    if (peer.peer != config_.self && peer.digest) results_.handle_peer(peer.peer, report.epoch, *peer.digest);
+  }
 }
 
-void Group::handle_peer_joined(Peer& peer) { engine_.mesh().send_control(peer, wire_report()); }
+void Group::handle_state_taken(TimePoint now, std::uint64_t epoch) {
+  open_round_.reset();
+  was_in_a_round_ = true;
+  progress_.handle_epoch(epoch);
+  rostering_.handle_epoch(now, epoch);
+  epoch_began_ = now;
+  changed_ = true;
+}
 
-void Group::handle_peer_left(Peer& peer) { progress_.handle_peer_left(peer.id); }
+// ---- what peers do
+
+void Group::handle_peer_joined(TimePoint now, Peer& peer) {
+  note_heard(now, peer);
+  tell_roster(now, peer);
+  engine_.mesh().send_control(peer, wire_report());
+}
+
+void Group::handle_peer_left(TimePoint now, Peer& peer) {
+  std::erase_if(heard_, [&](const Heard& heard) { return heard.peer == peer.id; });
+  progress_.handle_peer_left(peer.id);
+  rostering_.handle_peer_left(now, peer.id);
+  models_.handle_peer_left(peer.id);
+  results_.handle_peer_left(peer.id);
+}
 
 transport::Progress Group::wire_report() const {
   const ProgressReport report = progress_.local_report();
@@ -42,126 +161,215 @@ transport::Progress Group::wire_report() const {
           .model_digest = report.model ? report.model->digest : 0};
 }
 
-void Group::handle_control(TimePoint now, Peer& peer, const transport::Header& header) {
-  if (const auto* start = std::get_if<transport::RoundStart>(&header)) return handle_round_start(peer, *start);
-  const auto* wire = std::get_if<transport::Progress>(&header);
-  if (wire == nullptr) return;
-  ProgressReport report{
-      .epoch = wire->epoch, .samples = wire->samples, .total_samples = wire->total_samples, .model = {}};
-  if (wire->digest_epoch != ~std::uint64_t{0}) report.model = ModelDigest{wire->digest_epoch, wire->model_digest};
+std::optional<std::string> Group::handle_control(TimePoint now, Peer& peer, const transport::Header& header) {
+  note_heard(now, peer);
+  if (const auto* progress = std::get_if<transport::Progress>(&header)) {
+    handle_progress(now, peer, *progress);
+  } else if (const auto* propose = std::get_if<transport::Propose>(&header)) {
+    return judge(peer, "proposal", rostering_.handle_proposal(now, peer.id, from_wire(*propose)));
+  } else if (const auto* ack = std::get_if<transport::Ack>(&header)) {
+    return judge(peer, "answer", rostering_.handle_answer(now, peer.id, from_wire(*ack)));
+  } else if (const auto* commit = std::get_if<transport::Commit>(&header)) {
+    return judge(peer, "commit", rostering_.handle_commit(now, peer.id, from_wire(*commit)));
+  }
+  return std::nullopt;
+}
+
+void Group::handle_progress(TimePoint now, Peer& peer, const transport::Progress& wire) {
+  ProgressReport report{.epoch = wire.epoch, .samples = wire.samples, .total_samples = wire.total_samples, .model = {}};
+  if (wire.digest_epoch != ~std::uint64_t{0}) report.model = ModelDigest{wire.digest_epoch, wire.model_digest};
   const ReportVerdict verdict = progress_.handle_report(now, peer.id, report);
   if (verdict != ReportVerdict::accepted) {
     spdlog::warn("{} ({}): progress report disregarded: {}", to_hex(peer.id), peer.address, to_string(verdict));
+    return;
+  }
+  if (report.model) models_.handle_peer(peer.id, report.model->epoch, report.model->digest);
+  tell_roster(now, peer);
+}
+
+std::optional<std::string> Group::judge(const Peer& peer, const char* what, core::RosterVerdict verdict) const {
+  using core::RosterVerdict;
+  if (verdict == RosterVerdict::accepted || verdict == RosterVerdict::known) return std::nullopt;
+  const auto level = core::is_violation(verdict) ? spdlog::level::warn : spdlog::level::debug;
+  spdlog::log(level, "{} ({}): {} for round {} disregarded: {}", to_hex(peer.id), peer.address, what,
+              rostering_.epoch() + 1, to_string(verdict));
+  if (!core::is_violation(verdict)) return std::nullopt;
+  return std::string(what) + ": " + std::string(to_string(verdict));
+}
+
+// ---- who is here
+
+void Group::tell_roster(TimePoint now, const Peer& peer) {
+  const auto heard =
+      std::find_if(heard_.begin(), heard_.end(), [&](const Heard& each) { return each.peer == peer.id; });
+  const bool is_silent = heard != heard_.end() && heard->is_silent;
+  rostering_.handle_peer(now, {.id = peer.id,
+                               .is_miner = peer.role == transport::WireRole::miner,
+                               .takes_part = peer.role != transport::WireRole::validator && !is_silent,
+                               .rate_bytes_per_s = std::min(peer.rate_bytes_per_s, core::kMaximumRate),
+                               .is_local_host = peer.is_local_host,
+                               .epoch = progress_.epoch_of(peer.id)});
+}
+
+void Group::note_heard(TimePoint now, const Peer& peer) {
+  const auto found =
+      std::find_if(heard_.begin(), heard_.end(), [&](const Heard& heard) { return heard.peer == peer.id; });
+  if (found == heard_.end()) {
+    heard_.push_back({.peer = peer.id, .when = now});
+    return;
+  }
+  found->when = now;
+  if (!std::exchange(found->is_silent, false)) return;
+  spdlog::info("{} ({}) speaks again", to_hex(peer.id), peer.address);
+  tell_roster(now, peer);
+}
+
+// Its connection stands, but nothing comes: frozen, or behind a dead line. Nobody waits for it.
+void Group::note_silence(TimePoint now) {
+  if (engine_.rounds().in_round()) return;  // words queue behind shards, and the round has timers of its own
+  for (Heard& heard : heard_) {
+    if (heard.is_silent || now < saturating_add(heard.when, config_.silent_after)) continue;
+    const Peer* const peer = engine_.mesh().find(heard.peer);
+    if (peer == nullptr) continue;
+    heard.is_silent = true;
+    spdlog::warn("{} ({}) has been silent for {:.0f} s: not counted on until it speaks", to_hex(peer->id),
+                 peer->address, to_seconds(config_.silent_after));
+    tell_roster(now, *peer);
   }
 }
 
-void Group::handle_round_start(Peer& peer, const transport::RoundStart& start) {
-  const auto refuse = [&](const char* why) {
-    spdlog::warn("{} ({}): announcement of round {} disregarded: {}", to_hex(peer.id), peer.address, start.round, why);
-  };
-  // The announcing peer may be done with the round that is still in flight here.
-  const bool is_next = open_round_ && start.epoch == progress_.local_epoch() + 1;
-  if (!is_next && start.epoch != progress_.local_epoch()) return refuse("it is of another epoch");
-  if (start.round != start.epoch + 1) return refuse("round and epoch do not match");
-  if (open_round_ && !is_next) return;  // known already
-  std::vector<PeerId> ids;
-  for (const transport::RosterMember& member : start.members) ids.push_back(member.peer);
-  std::sort(ids.begin(), ids.end());
-  if (std::adjacent_find(ids.begin(), ids.end()) != ids.end()) return refuse("its roster names a peer twice");
-  if (!std::binary_search(ids.begin(), ids.end(), config_.self)) return refuse("this node is not in its roster");
-  if (!std::binary_search(ids.begin(), ids.end(), peer.id)) return refuse("the announcing peer is not in its roster");
-  if (is_next) {
-    next_start_ = start;
-  } else {
-    open(start);
-  }
-}
+// ---- rounds
 
-void Group::open(const transport::RoundStart& start) {
-  open_round_ = RoundSpec{.round = start.round,
-                          .epoch = start.epoch,
-                          .members = start.members,
-                          .chunk_bytes = start.chunk_bytes,
-                          .timeout = std::chrono::milliseconds(start.timeout_ms)};
-}
-
-// Everybody in step has reported this epoch: nobody is still busy with the round before.
-bool Group::everybody_arrived() const {
-  for (const auto& peer : engine_.mesh().peers()) {
-    const auto epoch = progress_.epoch_of(peer->id);
-    if (epoch && *epoch + 1 == progress_.local_epoch()) return false;
-  }
-  return true;
-}
-
-// The lowest id among the miners that are here and at this epoch announces.
-bool Group::may_announce(TimePoint now) const {
-  if (config_.role != transport::WireRole::miner || open_round_ || engine_.rounds().in_round()) return false;
-  for (const auto& peer : engine_.mesh().peers()) {
-    const bool at_this_epoch = progress_.epoch_of(peer->id) == progress_.local_epoch();
-    if (peer->role == transport::WireRole::miner && peer->id < config_.self && at_this_epoch) return false;
-  }
-  const bool wanted = config_.target_batch > 0 ? progress_.target_reached() : round_wanted_;
-  return wanted && (everybody_arrived() || now >= saturating_add(epoch_began_, kArrivalGrace));
-}
-
-TimePoint Group::next_deadline(TimePoint now) const {
-  const TimePoint grace_over = saturating_add(epoch_began_, kArrivalGrace);
-  return now < grace_over ? grace_over : kNever;
-}
-
-void Group::announce() {
-  RoundSpec spec;
-  spec.epoch = progress_.local_epoch();
-  spec.round = spec.epoch + 1;
-  spec.timeout = config_.round_timeout;
-  spec.members.push_back({.peer = config_.self, .rate_bytes_per_s = config_.rate_bytes_per_s, .reduces = true});
-  for (const auto& peer : engine_.mesh().peers()) {
-    if (peer->role == transport::WireRole::validator) continue;
-    // Others would only be waited for: they have a round to finish, or a model to fetch.
-    if (progress_.epoch_of(peer->id) != spec.epoch || spec.members.size() >= kMaximumMembers) continue;
-    spec.members.push_back({.peer = peer->id,
-                            .rate_bytes_per_s = peer->rate_bytes_per_s,
-                            .reduces = peer->role == transport::WireRole::miner});
-  }
-  std::sort(spec.members.begin(), spec.members.end(),
-            [](const auto& left, const auto& right) { return left.peer < right.peer; });
-  std::uint64_t slowest = 0;
-  bool all_local = true;
-  std::uint32_t reducers = 0;
-  for (const transport::RosterMember& member : spec.members) {
-    reducers += member.reduces ? 1U : 0U;
-    const Peer* const peer = engine_.mesh().find(member.peer);
-    all_local = all_local && (peer == nullptr || peer->is_local_host);
-    if (member.rate_bytes_per_s > 0 && (slowest == 0 || member.rate_bytes_per_s < slowest)) {
-      slowest = member.rate_bytes_per_s;
-    }
-  }
-  const double rate = slowest > 0 ? static_cast<double>(slowest) : (all_local ? 0 : kAssumedRemoteRate);
-  spec.chunk_bytes =
-      config_.chunk_bytes != 0 ? config_.chunk_bytes : choose_chunk_bytes(config_.elements, reducers, rate);
-
-  const transport::RoundStart start{
-      .round = spec.round,
-      .epoch = spec.epoch,
-      .members = spec.members,
-      .chunk_bytes = static_cast<std::uint32_t>(spec.chunk_bytes),
-      .timeout_ms = static_cast<std::uint32_t>(std::chrono::ceil<std::chrono::milliseconds>(spec.timeout).count())};
-  for (const transport::RosterMember& member : spec.members) {
-    if (Peer* const peer = engine_.mesh().find(member.peer)) engine_.mesh().send_control(*peer, start);
-  }
-  open_round_ = std::move(spec);
+// Without enough samples a round is still due when a trainer has long done what it may.
+bool Group::is_due(TimePoint now) const {
+  if (open_round_ || engine_.rounds().in_round() || is_out_of_step()) return false;
+  if (config_.target_batch > 0 && progress_.target_reached()) return true;
+  if (!round_wanted_since_) return false;
+  const Duration patience = config_.target_batch > 0 ? rostering_.config().propose_grace : Duration::zero();
+  return now >= saturating_add(*round_wanted_since_, patience);
 }
 
 void Group::act(TimePoint now) {
-  if (std::exchange(changed_, false)) {
+  note_silence(now);
+  rostering_.handle_due(now, is_due(now));
+  rostering_.handle_time(now);
+  if (std::exchange(changed_, false) || now >= next_report_) {
+    next_report_ = saturating_add(now, config_.report_interval);
     const transport::Progress report = wire_report();
     for (const auto& peer : engine_.mesh().peers()) engine_.mesh().send_control(*peer, report);
   }
-  if (may_announce(now)) announce();
+  send_roster_messages();
+  open_what_is_decided();
+  say_changes();
 }
 
-bool Group::is_out_of_step() const { return progress_.group_epoch() > progress_.local_epoch() + 1; }
+TimePoint Group::next_deadline(TimePoint now) const {
+  TimePoint next = std::min(next_report_, rostering_.next_deadline());
+  if (round_wanted_since_ && config_.target_batch > 0) {
+    const TimePoint due = saturating_add(*round_wanted_since_, rostering_.config().propose_grace);
+    if (now < due) next = std::min(next, due);
+  }
+  return next;
+}
+
+void Group::send_roster_messages() {
+  while (const auto message = rostering_.poll_message()) {
+    const transport::Header header =
+        std::visit([](const auto& content) -> transport::Header { return to_wire(content); }, message->content);
+    for (const PeerId& id : message->to) {
+      if (Peer* const peer = engine_.mesh().find(id)) engine_.mesh().send_control(*peer, header);
+    }
+  }
+}
+
+void Group::open_what_is_decided() {
+  const auto& decided = rostering_.decided();
+  if (!decided || open_round_ || decided->proposal.epoch != progress_.local_epoch()) return;
+  const core::Roster roster = core::roster_of(*decided);
+  RoundSpec spec{.round = roster.round,
+                 .epoch = roster.epoch,
+                 .members = {},
+                 .chunk_bytes = roster.chunk_bytes,
+                 .timeout = std::chrono::milliseconds(roster.timeout_ms),
+                 .model = core::model_hash(config_.fingerprint, roster.epoch),
+                 .group = core::group_hash(roster)};
+  for (const core::RosterEntry& each : roster.members) {
+    spec.members.push_back({each.peer, each.rate_bytes_per_s, each.reduces});
+  }
+  spdlog::debug("round {}: {} members, group {:016x}, attempt {} by {}", spec.round, spec.members.size(), spec.group,
+                decided->proposal.ballot.attempt, to_hex(decided->proposal.ballot.proposer));
+  open_round_ = std::move(spec);
+}
+
+// ---- standing
+
+bool Group::is_out_of_step() const {
+  if (open_round_ || rostering_.decided()) return false;
+  if (rostering_.is_left_out() || progress_.group_epoch() > progress_.local_epoch()) return true;
+  if (was_in_a_round_) return false;
+  // A newcomer takes the word of half: beside a single member there is no majority to see.
+  std::size_t told = 0, ahead = 0;
+  for (const Heard& heard : heard_) {
+    const auto epoch = progress_.epoch_of(heard.peer);
+    told += epoch ? 1U : 0U;
+    ahead += epoch && *epoch > progress_.local_epoch() ? 1U : 0U;
+  }
+  return ahead > 0 && 2 * ahead >= told;
+}
+
+std::optional<StateWanted> Group::state_wanted() const {
+  using Why = StateWanted::Why;
+  std::uint64_t epoch = progress_.local_epoch();
+  for (const Heard& heard : heard_) epoch = std::max(epoch, progress_.epoch_of(heard.peer).value_or(0));
+  const std::uint64_t group = std::max(progress_.group_epoch(), progress_.local_epoch());
+  if (is_out_of_step()) {
+    if (rostering_.is_left_out() && group == progress_.local_epoch()) return StateWanted{Why::left_out, group + 1};
+    return StateWanted{Why::behind, group > progress_.local_epoch() ? group : epoch};
+  }
+  if (!models_.state().in_sync) return StateWanted{Why::diverged, group};
+  return std::nullopt;
+}
+
+void Group::say_changes() {
+  const auto wanted = state_wanted();
+  const auto why = wanted ? std::optional(wanted->why) : std::nullopt;
+  if (std::exchange(said_, why) != why && wanted) {
+    if (wanted->why == StateWanted::Why::behind) {
+      spdlog::warn("the group is at epoch {}, this node at {}: it is in no round until it has the group's state",
+                   wanted->epoch, progress_.local_epoch());
+    } else if (wanted->why == StateWanted::Why::left_out) {
+      spdlog::warn("the others began round {} without this node: it is in no round until it has the group's state",
+                   rostering_.epoch() + 1);
+    }
+  }
+  if (const auto change = models_.poll_change()) {
+    if (!change->in_sync) {
+      spdlog::warn(
+          "this node's model differs from {} of {} members since epoch {}: its gradients are of another model "
+          "than theirs; restart it with the others, or let it fetch the group's state",
+          change->differing, change->told, change->since);
+    } else if (!change->out_of_sync.empty()) {
+      spdlog::warn("the models of {} of {} members differ from the majority's since epoch {}: {}",
+                   change->out_of_sync.size(), change->told, change->since, names_of(change->out_of_sync));
+    } else {
+      spdlog::info("all {} members hold the same model again, since epoch {}", change->told, change->since);
+    }
+  }
+  if (const auto change = results_.poll_change(); change && change->differing > 0) {
+    spdlog::warn(
+        "the result of round {} differs from that of {} of {} members: some chunks are local at one and "
+        "averaged at another",
+        change->epoch + 1, change->differing, change->told);
+  }
+}
+
+// A peer that will be in the next round, as far as can be told: not one that waits for state, or says nothing.
+bool Group::is_counted_on(TimePoint now, const Heard& heard) const {
+  const auto epoch = progress_.epoch_of(heard.peer);
+  if (!epoch || heard.is_silent) return false;
+  if (*epoch >= progress_.local_epoch()) return true;
+  return *epoch + 1 == progress_.local_epoch() && now < saturating_add(epoch_began_, rostering_.config().arrival_grace);
+}
 
 GroupProgress Group::progress(TimePoint now) const {
   GroupProgress progress;
@@ -170,9 +378,16 @@ GroupProgress Group::progress(TimePoint now) const {
   progress.local_samples = progress_.local_samples();
   progress.group_samples = progress_.group_samples();
   progress.total_samples = progress_.total_samples();
-  progress.members = static_cast<std::uint32_t>(engine_.mesh().peers().size() + 1);
+  progress.members = 1;
+  for (const Heard& heard : heard_) progress.members += is_counted_on(now, heard) ? 1U : 0U;
   progress.round_open = open_round_.has_value();
   progress.in_agreement = progress_.in_agreement(now);
+  progress.in_sync = models_.state().in_sync;
+  progress.out_of_sync = static_cast<std::uint32_t>(models_.state().out_of_sync.size());
+  if (const auto wanted = state_wanted()) {
+    progress.waits_for_state = wanted->why != StateWanted::Why::diverged;
+    if (progress.waits_for_state) progress.epoch = wanted->epoch;
+  }
   return progress;
 }
 

@@ -1,7 +1,6 @@
-// When the group averages, and who takes part. Everybody counts samples and tells the others; when the target is
-// reached, the reachable peer with the lowest id announces the round with its roster. Single-threaded; runs on the
-// loop's thread beside the Engine. (The announcement is one message from one peer: agreement that survives a proposer's
-// death in the middle of it takes this class's place.)
+// When the group averages, who takes part, and whether they still hold the same. Everybody counts samples and tells the
+// others; when the target is reached, the core agrees on a roster (core/roster) and this class carries its words. Told
+// digests show who has drifted apart (core/agreement). Single-threaded; runs on the loop's thread beside the Engine.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "engine/core/agreement.hpp"
 #include "engine/core/progress.hpp"
+#include "engine/core/roster.hpp"
 #include "engine/node/engine.hpp"
 #include "engine/node/node.hpp"
 
@@ -17,61 +18,97 @@ namespace papilio::node {
 
 struct GroupConfig {
   PeerId self;
+  Fingerprint fingerprint;
   transport::WireRole role = transport::WireRole::miner;
   std::uint64_t elements = 0;
   std::uint64_t target_batch = 0;
   std::uint64_t rate_bytes_per_s = 0;
   std::size_t chunk_bytes = 0;  // 0: chosen
   Duration round_timeout{};
+  // Times only; what else is in there comes from the fields above. docs/rosters.md says what each costs and buys.
+  core::RosterConfig roster;
+  // Everybody reports at least this often, so that silence means something.
+  Duration report_interval = std::chrono::seconds(1);
+  // A connected peer that said nothing for this long is not counted on, until it speaks.
+  Duration silent_after = std::chrono::seconds(10);
 };
 
-// How long an announcement waits for peers that have not yet said that they finished the round before.
-inline constexpr Duration kArrivalGrace = std::chrono::seconds(2);
+// Why this node cannot go on with the group as it is. This is the place where state sync comes in: it fetches the
+// group's state and then calls Group::handle_state_taken.
+struct StateWanted {
+  enum class Why : std::uint8_t {
+    behind,    // the group is at a later epoch
+    left_out,  // the others began this epoch's round without this node
+    diverged,  // this node's model is not the majority's
+  };
+  Why why = Why::behind;
+  std::uint64_t epoch = 0;  // of the group
+};
 
 class Group {
  public:
-  Group(Engine& engine, const GroupConfig& config)
-      : engine_(engine), config_(config), progress_({config.target_batch}) {}
+  Group(Engine& engine, const GroupConfig& config);
 
   // ---- what happens here
   void add_samples(std::uint64_t samples);
   void report_model(std::uint64_t epoch, std::uint64_t digest);
   // The trainer asks for a round; without a target batch that is what opens one.
-  void handle_round_wanted() { round_wanted_ = true; }
+  void handle_round_wanted(TimePoint now);
   void handle_round_over(TimePoint now, const RoundReport& report);
+  // State sync has brought this node to `epoch`, later than before.
+  void handle_state_taken(TimePoint now, std::uint64_t epoch);
 
   // ---- what peers do
-  void handle_peer_joined(Peer& peer);
-  void handle_peer_left(Peer& peer);
-  void handle_control(TimePoint now, Peer& peer, const transport::Header& header);
+  void handle_peer_joined(TimePoint now, Peer& peer);
+  void handle_peer_left(TimePoint now, Peer& peer);
+  // What no correct peer says comes back in words, as evidence against it.
+  std::optional<std::string> handle_control(TimePoint now, Peer& peer, const transport::Header& header);
 
-  // Once a turn: sends what changed, announces a round if it is this node's to announce and time for it.
+  // Once a turn: sends what is to be said, and opens the round that was agreed on.
   void act(TimePoint now);
   // When act() wants to be called even if nothing happens.
   [[nodiscard]] TimePoint next_deadline(TimePoint now) const;
 
-  // The round that is announced and not over; the trainer may join it.
+  // The round that is agreed on and not over; the trainer may join it.
   [[nodiscard]] const std::optional<RoundSpec>& open_round() const { return open_round_; }
-  // This node's epoch differs from the group's: it cannot take part.
+  // This node is not in rosters: it has to fetch the group's state first.
   [[nodiscard]] bool is_out_of_step() const;
+  [[nodiscard]] std::optional<StateWanted> state_wanted() const;
   [[nodiscard]] GroupProgress progress(TimePoint now) const;
 
  private:
-  [[nodiscard]] bool may_announce(TimePoint now) const;
-  [[nodiscard]] bool everybody_arrived() const;
-  void announce();
-  void handle_round_start(Peer& peer, const transport::RoundStart& start);
-  void open(const transport::RoundStart& start);
+  struct Heard {
+    PeerId peer;
+    TimePoint when{};
+    bool is_silent = false;
+  };
+
+  void handle_progress(TimePoint now, Peer& peer, const transport::Progress& wire);
+  std::optional<std::string> judge(const Peer& peer, const char* what, core::RosterVerdict verdict) const;
+  void tell_roster(TimePoint now, const Peer& peer);
+  void note_heard(TimePoint now, const Peer& peer);
+  void note_silence(TimePoint now);
+  void send_roster_messages();
+  void open_what_is_decided();
+  void say_changes();
+  [[nodiscard]] bool is_due(TimePoint now) const;
+  [[nodiscard]] bool is_counted_on(TimePoint now, const Heard& heard) const;
   [[nodiscard]] transport::Progress wire_report() const;
 
   Engine& engine_;
   GroupConfig config_;
   Progress progress_;
+  core::Rostering rostering_;
+  core::Agreement models_;   // after the optimiser's step
+  core::Agreement results_;  // of rounds, before it
   std::optional<RoundSpec> open_round_;
-  std::optional<transport::RoundStart> next_start_;  // announced while the round before it is still in flight here
+  std::vector<Heard> heard_;  // connected peers
   TimePoint epoch_began_{};
-  bool round_wanted_ = false;
+  TimePoint next_report_{};
+  std::optional<TimePoint> round_wanted_since_;
+  bool was_in_a_round_ = false;
   bool changed_ = false;
+  std::optional<StateWanted::Why> said_;  // what the log was told last about this node's standing
 };
 
 }  // namespace papilio::node

@@ -44,7 +44,9 @@ transport::SocketOptions default_socket_options(bool local_host, const std::stri
 
 Mesh::Mesh(transport::Io& io, MeshConfig config, MeshEvents& events)
     : io_(io), config_(std::move(config)), events_(events), next_session_(Random::mix(config_.seed + 1)) {
-  for (const transport::Address& address : config_.peers) add_address(address);
+  // Others may hold links to the process that ran here before this one, and say so: as good as a loss.
+  lost_last_ = io_.now();
+  add_source(std::make_unique<StaticMembership>(config_.peers));
 }
 
 Mesh::~Mesh() { PAPILIO_ASSERT_VALUES(connections_.empty(), connections_.size(), 0); }
@@ -61,6 +63,18 @@ Status Mesh::start() {
 std::optional<transport::Address> Mesh::listen_address() const {
   if (listener_ == nullptr) return std::nullopt;
   return listener_->address();
+}
+
+void Mesh::add_source(std::unique_ptr<MembershipSource> source) {
+  sources_.push_back(std::move(source));
+  ask_sources(io_.now());
+}
+
+void Mesh::ask_sources(TimePoint now) {
+  for (const auto& source : sources_) {
+    if (now < source->next_poll()) continue;
+    for (const transport::Address& address : source->poll_addresses(now)) add_address(address);
+  }
 }
 
 void Mesh::add_address(const transport::Address& address) {
@@ -109,6 +123,7 @@ TimePoint Mesh::next_deadline() const {
   TimePoint next = kNever;
   for (const Connection& connection : connections_) next = std::min(next, connection.deadline);
   if (leaving_) return next;
+  for (const auto& source : sources_) next = std::min(next, source->next_poll());
   for (const Dial& dial : dials_) {
     if (!dial.busy && !dial.given_up) next = std::min(next, dial.next_try);
   }
@@ -117,6 +132,7 @@ TimePoint Mesh::next_deadline() const {
 
 void Mesh::handle_time(TimePoint now) {
   if (!leaving_) {
+    ask_sources(now);
     for (Dial& dial : dials_) {
       if (dial.busy || dial.given_up || now < dial.next_try) continue;
       if (is_linked_to(dial.address)) {
@@ -305,7 +321,11 @@ void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
     establish(connection);
     return wake_sender(*peer);
   }
-  if (peer != nullptr) return refuse(connection, {RefusalReason::same_peer, "already connected"});
+  if (peer != nullptr) {
+    // Or its machine started again without a word, and knows nothing of that link: then this is answered by a reset.
+    for (Flow* const flow : std::vector<Flow*>(peer->flows)) flow->send_control(transport::Ready{hello.flows});
+    return refuse(connection, {RefusalReason::same_peer, "already connected"});
+  }
   connection.stage = Stage::awaiting_ready;
   connection.flow.send_control(own_hello(hello.session, 0, hello.flows));
 }

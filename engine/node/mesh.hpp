@@ -14,6 +14,7 @@
 #include "engine/base/ids.hpp"
 #include "engine/base/result.hpp"
 #include "engine/base/time.hpp"
+#include "engine/node/membership.hpp"
 #include "transport/flow.hpp"
 #include "transport/frame.hpp"
 #include "transport/io.hpp"
@@ -115,6 +116,8 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
 
   Status start();
   [[nodiscard]] std::optional<transport::Address> listen_address() const;
+  // Dials what the source tells, from now on, beside MeshConfig::peers.
+  void add_source(std::unique_ptr<MembershipSource> source);
   // Dials one more address until it answers.
   void add_address(const transport::Address& address);
 
@@ -186,6 +189,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
     std::string ban;  // why the last handshake there came to nothing, where a ban was the reason
   };
 
+  void ask_sources(TimePoint now);
   void on_accepted(transport::Stream& stream) override;
   void on_flow_connected(transport::Flow& flow) override;
   transport::PayloadDecision on_payload_header(transport::Flow& flow, const transport::Header& header,
@@ -227,6 +231,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   MeshEvents& events_;
   transport::Listener* listener_ = nullptr;
   std::list<Connection> connections_;
+  std::vector<std::unique_ptr<MembershipSource>> sources_;
   std::list<Dial> dials_;
   std::vector<std::unique_ptr<Peer>> peers_;
   std::vector<std::unique_ptr<Peer>> departed_;  // until their flows are closed

@@ -51,6 +51,12 @@ std::string text_of(double value) {
   return text;
 }
 
+std::string out_of_step_words(const GroupProgress& progress, const char* bound) {
+  return "the group is at epoch " + std::to_string(progress.epoch) + ", this node at " +
+         std::to_string(progress.local_epoch) + ", and the group's state did not come within " + bound +
+         ": start all nodes of a run together";
+}
+
 struct AllReduceCall {
   std::span<float> gradient;
   double weight = 0;
@@ -122,18 +128,15 @@ class LoopNode final : public Node, private node::EngineEvents {
              exchange_.refusals.size() >= config_.peers.size();
     };
     const auto settled = [&] {
-      return exchange_.group_is_complete || exchange_.stop || nobody_wants_us() || exchange_.out_of_step;
+      return (exchange_.group_is_complete && !exchange_.out_of_step) || exchange_.stop || nobody_wants_us();
     };
     const bool in_time = exchange_.changed.wait_for(lock, config_.join_timeout, settled);
     std::string refused;
     for (const std::string& refusal : exchange_.refusals) refused += (refused.empty() ? "" : "; ") + refusal;
     if (nobody_wants_us()) return usage_error(refused);
-    if (exchange_.out_of_step) {
-      return runtime_error("the group is at epoch " + std::to_string(exchange_.progress.epoch) +
-                           ", this node at 0: start all nodes of a run together");
-    }
     if (exchange_.stop) return runtime_error("stopped while waiting for the group");
     if (in_time) return Done{};
+    if (exchange_.out_of_step) return runtime_error(out_of_step_words(exchange_.progress, "join-timeout"));
     std::string banned;
     for (const std::string& ban : exchange_.bans) banned += "; " + ban;
     std::string missing;
@@ -168,25 +171,21 @@ class LoopNode final : public Node, private node::EngineEvents {
   std::future<RoundReport> all_reduce(std::span<float> gradient, double weight) override {
     AllReduceCall call{.gradient = gradient, .weight = weight, .promise = {}};
     std::future<RoundReport> future = call.promise.get_future();
-    RoundReport refused;
-    if (auto status = call_is_valid(gradient, weight); !status) {
-      refused.error = status.error().message;
-    } else if (status = reserve_round(); !status) {
-      refused.error = status.error().message;
-    } else if (status = numbers_are_good(gradient, weight); !status) {
-      refused.error = status.error().message;
+    Status status = call_is_valid(gradient, weight);
+    if (status) status = reserve_round();
+    if (status) {
+      status = numbers_are_good(gradient, weight);
       const std::lock_guard lock(exchange_.mutex);
-      round_in_flight_ = false;
-    } else {
-      const std::lock_guard lock(exchange_.mutex);
-      if (!exchange_.stop) {
+      if (status && exchange_.stop) status = usage_error(kStopped);
+      if (status) {
         exchange_.call = std::move(call);
         io_->wake();
         return future;
       }
       round_in_flight_ = false;
-      refused.error = kStopped;
     }
+    RoundReport refused;
+    refused.error = status.error().message;
     call.promise.set_value(std::move(refused));
     return future;
   }
@@ -281,7 +280,7 @@ class LoopNode final : public Node, private node::EngineEvents {
       call_ = std::move(exchange_.call);
       exchange_.call.reset();
       call_->deadline = saturating_add(io_->now(), config_.round_timeout);
-      group_.handle_round_wanted();
+      group_.handle_round_wanted(io_->now());
     }
     if (std::exchange(exchange_.cancel, false)) cancel_ = true;
     return !exchange_.stop;
@@ -299,7 +298,9 @@ class LoopNode final : public Node, private node::EngineEvents {
       engine_.begin_round(*group_.open_round(), call_->gradient, call_->weight);
       engine_.rounds().finish_if_over();
     } else if (io_->now() >= call_->deadline) {
-      fail_call("no round was announced within the round timeout: is the group's target batch reached?");
+      fail_call(group_.is_out_of_step()
+                    ? out_of_step_words(group_.progress(io_->now()), "the round timeout")
+                    : "no round was agreed on within the round timeout: is the group's target batch reached?");
     }
   }
 
@@ -399,7 +400,7 @@ class LoopNode final : public Node, private node::EngineEvents {
   void on_peer_joined(Peer& peer) override {
     spdlog::info("{} joined from {} ({} flow{})", to_hex(peer.id), peer.address, peer.flows.size(),
                  peer.flows.size() == 1 ? "" : "s");
-    group_.handle_peer_joined(peer);
+    group_.handle_peer_joined(io_->now(), peer);
   }
 
   void on_peer_left(Peer& peer, node::PeerLeft how, const std::string& why) override {
@@ -408,11 +409,12 @@ class LoopNode final : public Node, private node::EngineEvents {
     } else {
       spdlog::warn("{} ({}) lost: {}", to_hex(peer.id), peer.address, why);
     }
-    group_.handle_peer_left(peer);
+    group_.handle_peer_left(io_->now(), peer);
   }
 
   void on_control(Peer& peer, const transport::Header& header) override {
-    group_.handle_control(io_->now(), peer, header);
+    const auto evidence = group_.handle_control(io_->now(), peer, header);
+    if (evidence) on_offence(peer, core::Offence::protocol, *evidence);
   }
 
   void on_round_over(RoundReport report) override {
@@ -562,6 +564,7 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   rounds.self = *id;
   rounds.norms = {.action = *core::norm_action_of(config.norm_policy), .limit = config.norm_limit};
   const node::GroupConfig group{.self = *id,
+                                .fingerprint = config.fingerprint,
                                 .role = mesh.role,
                                 .elements = config.elements,
                                 .target_batch = config.target_batch,

@@ -99,10 +99,13 @@ struct GroupProgress {
   std::uint64_t local_samples = 0;  // this node's samples towards the current epoch
   std::uint64_t group_samples = 0;  // all members' samples towards the current epoch
   std::uint64_t total_samples = 0;  // all members' samples since the start of the run, as far as known here
-  std::uint32_t members = 0;        // connected peers, this node included
+  std::uint32_t members = 0;        // peers that can be counted on for the next round, this node included
   bool round_open = false;          // the target is reached or a round was announced: call all_reduce now
   bool left = false;                // stop() was called
   std::uint32_t in_agreement = 0;   // members whose last reported model digest equals this node's, itself included
+  bool in_sync = true;              // this node's model is that of most members (or nothing else is known yet)
+  std::uint32_t out_of_sync = 0;    // members whose model is not that of most; without a majority: not this node's
+  bool waits_for_state = false;     // the group is ahead: this node is in no round until it has the group's state
 };
 
 class Node {

@@ -109,6 +109,20 @@ std::string bad_number(const char* kind, ChunkIndex chunk, std::span<const float
          text_of(value) + excess;
 }
 
+// Graces are meant for rounds of kUsualTimeout and more; a shorter one has no room for them, down to a half.
+double patience(Duration timeout) {
+  constexpr Duration kUsualTimeout = std::chrono::seconds(20);
+  return std::clamp(to_seconds(timeout) / to_seconds(kUsualTimeout), 0.5, 1.0);
+}
+
+core::LatenessConfig scaled(core::LatenessConfig config, double factor) {
+  for (Duration* each : {&config.first_shard_grace, &config.stall_grace, &config.minority_patience, &config.window,
+                         &config.lag_floor, &config.lag_ceiling}) {
+    *each = from_seconds(to_seconds(*each) * factor);
+  }
+  return config;
+}
+
 Role role_of(transport::WireRole role) { return static_cast<Role>(role); }
 
 }  // namespace
@@ -189,9 +203,9 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   config.resume_grace = config_.resume_grace;
   config.linger_floor = config_.linger_floor;
   config.linger_fraction = config_.linger_fraction;
-  config.lateness = config_.lateness;
+  config.lateness = scaled(config_.lateness, patience(spec.timeout));
   for (const PlanMember& member : plan_members) config.rates.push_back(member.rate);
-  next_pulse_ = saturating_add(began_, config_.pulse_interval);
+  next_pulse_ = saturating_add(began_, pulse_interval());
   config.reducers = 0;
   for (MemberIndex member = 0; member < spec.members.size(); ++member) {
     if (spec.members[member].reduces) config.reducers |= coverage_of(member);
@@ -211,9 +225,7 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
     norms_.begin(self, round_->members(), round_->plan().chunk_count(), rms);
   }
   for (MemberIndex member = 0; member < spec.members.size(); ++member) {
-    // Two clients need no connection: neither reduces, they owe each other nothing.
-    const bool needed = round_->plan().chunks(self) > 0 || round_->plan().chunks(member) > 0;
-    if (member != self && member_peers_[member] == nullptr && needed) {
+    if (member != self && member_peers_[member] == nullptr && round_->owe_each_other(member)) {
       round_->handle_cut_off(member, CutOff::connection_lost);
     }
   }
@@ -226,8 +238,14 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
 
 void RoundDriver::cancel() {
   if (!round_) return;
+  const Coverage told = round_->live();
   round_->cancel();
   run_finalisations();
+  const transport::Suspect giving_up{.round = spec_.round, .member = round_->config().self, .withdrawn = false};
+  for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
+    Peer* const peer = member_peers_[member];
+    if (peer != nullptr && (told & coverage_of(member)) != 0) mesh_.send_control(*peer, giving_up);
+  }
 }
 
 void RoundDriver::act() {
@@ -700,8 +718,12 @@ void RoundDriver::feed_timers(TimePoint now) {
   }
 }
 
+Duration RoundDriver::pulse_interval() const {
+  return from_seconds(to_seconds(config_.pulse_interval) * patience(spec_.timeout));
+}
+
 void RoundDriver::send_pulses(TimePoint now) {
-  next_pulse_ = saturating_add(now, config_.pulse_interval);
+  next_pulse_ = saturating_add(now, pulse_interval());
   if (round_->is_over()) return;
   const transport::Pulse pulse{.round = spec_.round, .waiting_for = round_->waiting_for()};
   // By index: a flow that fails while it sends changes the list.

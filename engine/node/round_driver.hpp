@@ -151,6 +151,7 @@ class RoundDriver {
   void tell(const core::Notice& notice);
   void cut_link(const core::Notice& notice);
   void feed_timers(TimePoint now);
+  [[nodiscard]] Duration pulse_interval() const;
   void send_pulses(TimePoint now);
   void deliver_notices();
   // After any event that the round was told: computes, tells and sends what became possible.

@@ -507,8 +507,9 @@ class NodeBansTest : public BanKeeperTest, private EngineEvents {
 
   void start_engine(const std::string& address) {
     MeshConfig mesh;
-    mesh.self = peer(77);
+    mesh.self = self_;
     mesh.run_id = config_.run_id;
+    mesh.elements = config_.elements;
     mesh.redial_banned = milliseconds(20);
     mesh.peers.push_back(transport::Address::parse(address).value());
     EngineEvents& events = *this;
@@ -539,8 +540,14 @@ class NodeBansTest : public BanKeeperTest, private EngineEvents {
   void on_control(Peer&, const transport::Header&) override {}
   void on_round_over(RoundReport) override {}
   void on_refused(const transport::Address&, const std::string&) override {}
+  // What no correct peer sends.
+  void offend() {
+    Mesh& mesh = engine_->mesh();
+    mesh.send_control(*mesh.peers()[0], transport::Hello{.peer = self_, .run_id = config_.run_id, .flows = 1});
+  }
 
   NodeConfig config_;
+  PeerId self_ = peer(77);
   std::unique_ptr<Engine> engine_;
 };
 
@@ -552,8 +559,7 @@ TEST_F(NodeBansTest, AnOffenderIsDroppedRefusedRememberedAndForgiven) {
     id = (*node)->id();
     start_engine((*node)->listen_address());
     ASSERT_TRUE(turn_until([&] { return is_linked(); }));
-    Mesh& mesh = engine_->mesh();
-    mesh.send_control(*mesh.peers()[0], transport::Hello{.peer = peer(77), .run_id = config_.run_id, .flows = 1});
+    offend();
     ASSERT_TRUE(turn_until([&] { return is_refused(); }));
     end_engine();
   }

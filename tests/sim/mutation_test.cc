@@ -60,21 +60,21 @@ TEST_P(BrokenCores, IsFound) {
   RecordProperty("what", summary.failures.front().what);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, BrokenCores,
-                         testing::Values(Case{Mutation::wrong_denominator, "wrong_denominator"},
-                                         Case{Mutation::doubled_contribution, "doubled_contribution"},
-                                         Case{Mutation::counted_late_contribution, "counted_late_contribution"},
-                                         Case{Mutation::counted_cut_off_member, "counted_cut_off_member"},
-                                         Case{Mutation::forgotten_deadline, "forgotten_deadline"},
-                                         Case{Mutation::forgotten_reduce_by, "forgotten_reduce_by"},
-                                         Case{Mutation::lost_chunk, "lost_chunk"},
-                                         Case{Mutation::skipped_checksum, "skipped_checksum", Faults::damaged_bytes},
-                                         Case{Mutation::written_before_check, "written_before_check", Faults::damaged_bytes},
-                                         Case{Mutation::unwritten_average, "unwritten_average"},
-                                         Case{Mutation::mixed_rounds, "mixed_rounds", Faults::late},
-                                         Case{Mutation::forgotten_wake, "forgotten_wake"},
-                                         Case{Mutation::early_release, "early_release"}),
-                         [](const testing::TestParamInfo<Case>& test) { return std::string(test.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    All, BrokenCores,
+    testing::Values(Case{Mutation::wrong_denominator, "wrong_denominator"},
+                    Case{Mutation::doubled_contribution, "doubled_contribution"},
+                    Case{Mutation::counted_late_contribution, "counted_late_contribution"},
+                    Case{Mutation::counted_cut_off_member, "counted_cut_off_member"},
+                    Case{Mutation::forgotten_deadline, "forgotten_deadline"},
+                    Case{Mutation::forgotten_reduce_by, "forgotten_reduce_by"},
+                    Case{Mutation::lost_chunk, "lost_chunk"},
+                    Case{Mutation::skipped_checksum, "skipped_checksum", Faults::damaged_bytes},
+                    Case{Mutation::written_before_check, "written_before_check", Faults::damaged_bytes},
+                    Case{Mutation::unwritten_average, "unwritten_average"},
+                    Case{Mutation::mixed_rounds, "mixed_rounds", Faults::late},
+                    Case{Mutation::forgotten_wake, "forgotten_wake"}, Case{Mutation::early_release, "early_release"}),
+    [](const testing::TestParamInfo<Case>& test) { return std::string(test.param.name); });
 
 }  // namespace
 }  // namespace papilio::sim

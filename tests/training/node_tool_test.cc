@@ -192,7 +192,7 @@ TEST(Outcome, TellsTheContract) {
   EXPECT_EQ(outcome.document()["model_digest"], "0000000000000007");
   outcome.add_round(example_round(3, 4.5));
   outcome.add_round(example_round(4, 3.5));
-  outcome.set_in_agreement(4);
+  outcome.set_agreement({.in_agreement = 4, .in_sync = false, .out_of_sync = 2});
   const auto document = outcome.document();
   EXPECT_EQ(document["peer_id"], "00ff");
   EXPECT_EQ(document["steps"], 2);
@@ -204,6 +204,8 @@ TEST(Outcome, TellsTheContract) {
   EXPECT_EQ(document["bytes_sent"], 2000);
   EXPECT_EQ(document["parameters"], 42);
   EXPECT_EQ(document["in_agreement"], 4);
+  EXPECT_EQ(document["in_sync"], false);
+  EXPECT_EQ(document["out_of_sync"], 2);
   EXPECT_EQ(document["rounds"][1]["epoch"], 4);
   EXPECT_EQ(document["rounds"][1]["coverage"], 0.75);
   EXPECT_EQ(document["rounds"][1]["cut_off"][0]["reason"], "connection lost");

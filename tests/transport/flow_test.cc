@@ -238,7 +238,7 @@ TEST_F(FlowTest, PayloadsOfManySizesCrossBothWaysAtOnce) {
 TEST_F(FlowTest, APeerThatWritesByteByByteIsUnderstood) {
   connect_raw();
   const Bytes payload = random_bytes(700, 5);
-  RoundStart long_header{.round = 3, .epoch = 2, .members = {}, .chunk_bytes = 65536, .timeout_ms = 5};
+  Propose long_header{.round = 3, .epoch = 2, .members = {}, .chunk_bytes = 65536, .timeout_ms = 5};
   long_header.members.resize(8);
   for (const Bytes& each : {frame_bytes(Ready{3}), frame_bytes(shard(8), payload), frame_bytes(long_header),
                             frame_bytes(shard(9), payload), frame_bytes(Goodbye{"bye"})}) {
@@ -247,7 +247,7 @@ TEST_F(FlowTest, APeerThatWritesByteByByteIsUnderstood) {
   ASSERT_TRUE(run_until([&] { return far_->headers.size() == 5; }));
   EXPECT_EQ(std::get<Ready>(far_->headers[0]).flows, 3);
   EXPECT_EQ(std::get<Contribution>(far_->headers[1]).chunk, 8U);
-  EXPECT_EQ(std::get<RoundStart>(far_->headers[2]).members.size(), 8U);
+  EXPECT_EQ(std::get<Propose>(far_->headers[2]).members.size(), 8U);
   EXPECT_EQ(std::get<Goodbye>(far_->headers[4]).reason, "bye");
   ASSERT_EQ(far_->payloads.size(), 2U);
   EXPECT_EQ(far_->payloads[1], payload);
@@ -279,12 +279,12 @@ TEST_F(FlowTest, AnyCutOfTheStreamIntoPiecesIsUnderstood) {
 
 TEST_F(FlowTest, LongHeadersArriveWhole) {
   connect();
-  RoundStart start{.round = 3, .epoch = 2, .members = {}, .chunk_bytes = 65536, .timeout_ms = 5};
+  Propose start{.round = 3, .epoch = 2, .members = {}, .chunk_bytes = 65536, .timeout_ms = 5};
   start.members.resize(kMaximumMembers);
   for (int i = 0; i < 3; ++i) near_->flow.send_control(start);
   near_->flow.send_control(Goodbye{std::string(500, 'z')});
   ASSERT_TRUE(run_until([&] { return far_->headers.size() == 4; }));
-  EXPECT_EQ(std::get<RoundStart>(far_->headers[2]).members.size(), kMaximumMembers);
+  EXPECT_EQ(std::get<Propose>(far_->headers[2]).members.size(), kMaximumMembers);
   EXPECT_EQ(std::get<Goodbye>(far_->headers[3]).reason, std::string(500, 'z'));
 }
 
@@ -420,7 +420,7 @@ TEST_F(BadBytes, ADamagedHeader) {
 }
 
 TEST_F(BadBytes, ADamagedLongHeader) {
-  RoundStart start{.round = 3, .epoch = 2, .members = {}, .chunk_bytes = 65536, .timeout_ms = 5};
+  Propose start{.round = 3, .epoch = 2, .members = {}, .chunk_bytes = 65536, .timeout_ms = 5};
   start.members.resize(kMaximumMembers);
   Bytes bytes = frame_bytes(start);
   bytes[2000] ^= std::byte{128};

@@ -34,12 +34,28 @@ Hello hello() {
           .software = "papilio test"};
 }
 
-RoundStart round_start(std::size_t members) {
-  RoundStart start{.round = 9, .epoch = 8, .members = {}, .chunk_bytes = kMinimumChunkBytes, .timeout_ms = 30000};
+Propose propose(std::size_t members) {
+  Propose start{.round = 9,
+                .epoch = 8,
+                .members = {},
+                .chunk_bytes = kMinimumChunkBytes,
+                .timeout_ms = 30000,
+                .attempt = 3,
+                .proposer = peer(0)};
   for (std::size_t i = 0; i < members; ++i) {
     start.members.push_back({.peer = peer(static_cast<int>(i)), .rate_bytes_per_s = i * 1000, .reduces = i % 3 != 0});
   }
   return start;
+}
+
+Ack ack() {
+  return {.round = 9,
+          .attempt = 3,
+          .proposer = peer(1),
+          .answer = RosterAnswer::withdrawn,
+          .promised_attempt = 4,
+          .promised_proposer = peer(2),
+          .epoch = 8};
 }
 
 // One of each type, and the large ones.
@@ -48,7 +64,7 @@ std::vector<Header> every_header() {
           Refusal{.reason = RefusalReason::wrong_model, .detail = "other parameters"},
           Goodbye{"done"},
           Progress{.epoch = 1, .samples = 2, .total_samples = 3, .digest_epoch = 4, .model_digest = 5},
-          round_start(2),
+          propose(2),
           Contribution{.round = 5, .checksum = 0xfeedU, .chunk = 6, .weight = 1.5F, .codec = Codec::int8},
           Average{.round = 5,
                   .checksum = 0xbeefU,
@@ -60,8 +76,11 @@ std::vector<Header> every_header() {
                   .group = ~std::uint64_t{0}},
           Done{~RoundId{0}, 5},
           Ready{16},
-          round_start(1),
-          round_start(kMaximumMembers)};
+          ack(),
+          Commit{.proposal = propose(2), .mask = 3},
+          propose(1),
+          propose(kMaximumMembers),
+          Commit{.proposal = propose(kMaximumMembers), .mask = ~std::uint64_t{0}}};
 }
 
 HeaderBytes encode(const Header& header, std::size_t payload_bytes = 0) {
@@ -117,16 +136,30 @@ TEST(Frame, EveryFieldComesBack) {
   EXPECT_EQ(greeting.rate_bytes_per_s, 25'000'000U);
   EXPECT_EQ(greeting.elements, kMaximumElements);
   EXPECT_EQ(greeting.software, "papilio test");
-  const auto start = std::get<RoundStart>(parse(round_start(kMaximumMembers)));
+  const auto start = std::get<Propose>(parse(propose(kMaximumMembers)));
   ASSERT_EQ(start.members.size(), kMaximumMembers);
   EXPECT_EQ(start.round, 9U);
   EXPECT_EQ(start.epoch, 8U);
   EXPECT_EQ(start.chunk_bytes, kMinimumChunkBytes);
   EXPECT_EQ(start.timeout_ms, 30000U);
+  EXPECT_EQ(start.attempt, 3U);
+  EXPECT_EQ(start.proposer, peer(0));
   EXPECT_EQ(start.members[63].peer, peer(63));
   EXPECT_EQ(start.members[62].rate_bytes_per_s, 62000U);
   EXPECT_FALSE(start.members[63].reduces);
   EXPECT_TRUE(start.members[62].reduces);
+  const auto answer = std::get<Ack>(parse(ack()));
+  EXPECT_EQ(answer.round, 9U);
+  EXPECT_EQ(answer.attempt, 3U);
+  EXPECT_EQ(answer.proposer, peer(1));
+  EXPECT_EQ(answer.answer, RosterAnswer::withdrawn);
+  EXPECT_EQ(answer.promised_attempt, 4U);
+  EXPECT_EQ(answer.promised_proposer, peer(2));
+  EXPECT_EQ(answer.epoch, 8U);
+  const auto commit = std::get<Commit>(parse(Commit{.proposal = propose(3), .mask = 5}));
+  EXPECT_EQ(commit.mask, 5U);
+  EXPECT_EQ(commit.proposal.members.size(), 3U);
+  EXPECT_EQ(commit.proposal.proposer, peer(0));
   const auto average = std::get<Average>(parse(every_header()[6]));
   EXPECT_EQ(average.coverage, ~Coverage{0});
   EXPECT_EQ(average.chunk, ~ChunkIndex{0});
@@ -144,9 +177,11 @@ TEST(Frame, EveryFieldComesBack) {
 
 TEST(Frame, TheTypeIsTheAlternative) {
   EXPECT_EQ(type_of(Hello{}), FrameType::hello);
-  EXPECT_EQ(type_of(RoundStart{}), FrameType::round_start);
+  EXPECT_EQ(type_of(Propose{}), FrameType::propose);
   EXPECT_EQ(type_of(Average{}), FrameType::average);
   EXPECT_EQ(type_of(Ready{}), FrameType::ready);
+  EXPECT_EQ(type_of(Ack{}), FrameType::ack);
+  EXPECT_EQ(type_of(Commit{}), FrameType::commit);
 }
 
 TEST(Frame, EveryFlippedBitIsRefused) {
@@ -237,7 +272,7 @@ TEST(Frame, OtherProtocolsVersionsAndTypesAreToldApart) {
   for (int type = 0; type < 256; ++type) {
     put(bytes, 4, static_cast<std::uint8_t>(type));
     const FrameFault fault = parse_frame_head(bytes).fault;
-    EXPECT_EQ(fault == FrameFault::unknown_type, type < 1 || type > 9) << type;
+    EXPECT_EQ(fault == FrameFault::unknown_type, type < 1 || type > 17) << type;
   }
 }
 
@@ -263,18 +298,23 @@ TEST(Frame, FieldsOutOfRangeAreRefusedThoughTheChecksumIsRight) {
   greeting.run_id += 'x';
   EXPECT_EQ(fault(greeting), FrameFault::bad_table);
 
-  EXPECT_EQ(fault(round_start(0)), FrameFault::bad_table);
-  EXPECT_EQ(fault(round_start(kMaximumMembers)), FrameFault::none);
-  EXPECT_EQ(fault(round_start(kMaximumMembers + 1)), FrameFault::bad_table);
+  EXPECT_EQ(fault(propose(0)), FrameFault::bad_table);
+  EXPECT_EQ(fault(propose(kMaximumMembers)), FrameFault::none);
+  EXPECT_EQ(fault(propose(kMaximumMembers + 1)), FrameFault::bad_table);
   for (const std::size_t bytes :
        {kMinimumChunkBytes / 2, kMaximumChunkBytes * 2, kMinimumChunkBytes + 1, std::size_t{0}}) {
-    RoundStart start = round_start(2);
+    Propose start = propose(2);
     start.chunk_bytes = static_cast<std::uint32_t>(bytes);
     EXPECT_EQ(fault(start), FrameFault::bad_table) << bytes;
   }
-  RoundStart start = round_start(2);
+  Propose start = propose(2);
   start.timeout_ms = 0;
   EXPECT_EQ(fault(start), FrameFault::bad_table);
+
+  Ack answer = ack();
+  answer.answer = static_cast<RosterAnswer>(8);
+  EXPECT_EQ(fault(answer), FrameFault::bad_table);
+  EXPECT_EQ(fault(Commit{.proposal = propose(kMaximumMembers + 1), .mask = 1}), FrameFault::bad_table);
 
   EXPECT_EQ(fault(Contribution{.codec = static_cast<Codec>(4)}), FrameFault::bad_table);
   EXPECT_EQ(fault(Average{.codec = static_cast<Codec>(255)}), FrameFault::bad_table);
@@ -302,7 +342,7 @@ TEST(Frame, RandomBytesAreNeverAHeader) {
   for (int i = 0; i < 100'000; ++i) {
     for (std::size_t word = 0; word < 48; ++word) put(bytes, word * 8, random.next());
     put(bytes, 0, std::uint32_t{0x314c5050});  // so that they get further than the magic
-    if (i % 2 == 0) put(bytes, 4, static_cast<std::uint16_t>(0x0101 + random.below(9)));
+    if (i % 2 == 0) put(bytes, 4, static_cast<std::uint16_t>(0x0101 + random.below(17)));
     if (i % 4 == 0) put(bytes, 6, static_cast<std::uint16_t>(16 + random.below(32)));
     if (i % 4 == 0) put(bytes, 8, random.chance(0.5) ? std::uint32_t{0} : std::uint32_t{4096});
     EXPECT_NE(fault_of(bytes), FrameFault::none) << i;
@@ -326,7 +366,7 @@ TEST(Frame, TablesWithARightChecksumAndRandomDamageAreSafe) {
       EXPECT_TRUE(fault == FrameFault::none || fault == FrameFault::bad_table) << to_string(fault);
     }
     // And one type's table under another's name.
-    for (std::uint8_t type = 1; type <= 9; ++type) {
+    for (std::uint8_t type = 1; type <= 17; ++type) {
       HeaderBytes bytes = whole;
       put(bytes, 4, type);
       put(bytes, 8, type == 6 || type == 7 ? std::uint32_t{64} : std::uint32_t{0});

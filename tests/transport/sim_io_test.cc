@@ -239,6 +239,36 @@ TEST(SimIo, TruncatesAtAByte) {
   EXPECT_TRUE(pair.dialler.written) << "the writer is not told";
 }
 
+// Sends each write twice, or not at all.
+class Meddler final : public SimTamperer {
+ public:
+  explicit Meddler(bool swallows) : swallows_(swallows) {}
+  void on_write(std::uint32_t to, Bytes& bytes) override {
+    EXPECT_EQ(to, 1U);
+    if (swallows_) return bytes.clear();
+    const Bytes copy = bytes;
+    bytes.insert(bytes.end(), copy.begin(), copy.end());
+  }
+
+ private:
+  bool swallows_;
+};
+
+TEST(SimIo, ATampererDecidesWhatIsSent) {
+  for (const bool swallows : {false, true}) {
+    Meddler meddler(swallows);
+    Pair pair;
+    pair.network.set_tamperer(2, &meddler);
+    pair.dial();
+    run(pair.network);
+    EXPECT_TRUE(pair.dialler.written) << "the writer is not told";
+    EXPECT_EQ(pair.dialler.received, pair.down) << "of its own host only";
+    Bytes expected = swallows ? Bytes() : pair.up;
+    if (!swallows) expected.insert(expected.end(), pair.up.begin(), pair.up.end());
+    EXPECT_EQ(pair.far().received, expected);
+  }
+}
+
 TEST(SimIo, RefusesOnCommand) {
   Pair pair;
   pair.network.refuse_connections(1, true);

@@ -54,9 +54,11 @@ void Outcome::set_seconds(double seconds) {
   seconds_ = seconds;
 }
 
-void Outcome::set_in_agreement(std::uint32_t members) {
+void Outcome::set_agreement(const GroupProgress& progress) {
   const std::lock_guard lock(mutex_);
-  in_agreement_ = members;
+  in_agreement_ = progress.in_agreement;
+  in_sync_ = progress.in_sync;
+  out_of_sync_ = progress.out_of_sync;
 }
 
 void Outcome::set_error(std::string message) {
@@ -88,7 +90,9 @@ ordered_json Outcome::document() const {
                            {"bytes_received", received},
                            {"parameters", parameters_},
                            {"rounds", std::move(rounds)},
-                           {"in_agreement", in_agreement_}};
+                           {"in_agreement", in_agreement_},
+                           {"in_sync", in_sync_},
+                           {"out_of_sync", out_of_sync_}};
   if (!error_.empty()) document["error"] = error_;
   return document;
 }

@@ -17,7 +17,7 @@ class Outcome {
   void set_node(std::string peer_id, std::string transport, std::uint64_t parameters, std::uint64_t model_digest);
   void add_round(const training::RoundLine& line);
   void set_seconds(double seconds);
-  void set_in_agreement(std::uint32_t members);
+  void set_agreement(const GroupProgress& progress);
   void set_error(std::string message);
 
   // Numbers that do not exist (a loss before the first round) are null.
@@ -29,7 +29,8 @@ class Outcome {
   mutable std::mutex mutex_;
   std::string peer_id_, transport_, error_;
   std::uint64_t parameters_ = 0, model_digest_ = 0;
-  std::uint32_t in_agreement_ = 0;
+  std::uint32_t in_agreement_ = 0, out_of_sync_ = 0;
+  bool in_sync_ = true;
   double seconds_ = 0;
   std::vector<training::RoundLine> rounds_;
 };

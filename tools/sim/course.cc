@@ -12,6 +12,7 @@ namespace {
 // Virtual time: until members that lost each other have dialled again, a dead handshake and the longest wait included.
 constexpr Duration kLinkPatience = std::chrono::seconds(25);
 constexpr Duration kLeavePatience = std::chrono::seconds(3);
+constexpr Duration kChatterInterval = std::chrono::seconds(1);
 // Members that are well begin within a twentieth of the timeout, and a little later where they had to wait for the end
 // of the round before.
 constexpr double kLate = 0.051;
@@ -55,9 +56,20 @@ void World::link_up() {
                     {.kind = ActionKind::open_round, .index = next_round_});
   }
   if (link_by_ == kNever) link_by_ = now() + kLinkPatience;
-  if (now() < link_by_) return;
+  if (now() < link_by_) return chatter();
   fail("hosts " + std::to_string(missing->first) + " and " + std::to_string(missing->second) +
        " do not find each other, though nothing is in their way");
+}
+
+// Between rounds nodes tell each other their progress. Here they do so where it matters: who finds a link dead that
+// nothing went over for long.
+void World::chatter() {
+  if (now() < chatter_at_) return;
+  chatter_at_ = now() + kChatterInterval;
+  schedule(chatter_at_, {.kind = ActionKind::nothing});
+  for (const auto& host : hosts_) {
+    if (host->state == Host::State::running) host->say_progress();
+  }
 }
 
 bool World::all_rounds_over() const {
@@ -141,7 +153,8 @@ void World::note_disturbances(std::size_t index, RoundCheck& check) const {
     if (begin.other_epoch) check.handle_other_model(host);
     for (const std::uint32_t other : check.hosts()) {
       if (host >= other) continue;
-      const bool are_strange = want_link(host, other) && !links_.are_linked(host, other);
+      const bool both_clients = scenario_.hosts[host].client && scenario_.hosts[other].client;
+      const bool are_strange = !both_clients && !links_.are_linked(host, other);
       if (are_strange || links_.are_apart(host, other)) check.disturb_pair(host, other, now());
     }
   }
@@ -189,7 +202,8 @@ void World::begin_round(std::uint32_t number, std::size_t index) {
   Host& host = *hosts_[number];
   HostState& state = states_[number];
   RoundState& round = rounds_[index];
-  if (round.is_over) return;
+  // Its machine was switched off since the round opened, and is not of it any more.
+  if (round.is_over || round.done[round.check->member_of(number)]) return;
   const BeginPlan& plan = scenario_.rounds[index].members[number];
   if (plan.never) {
     note("host %u skips round %zu", number, index + 1);

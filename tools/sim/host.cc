@@ -1,5 +1,7 @@
 #include "tools/sim/host.hpp"
 
+#include <utility>
+
 #include "engine/base/assert.hpp"
 #include "engine/base/random.hpp"
 
@@ -16,7 +18,10 @@ void Host::start() {
 }
 
 void Host::turn() {
-  engine_->turn(network_.now());
+  // As Engine::turn, which would also ask how long to wait: here nobody does.
+  io_->run_once(network_.now());
+  engine_->handle_time(network_.now());
+  drop_banned();
   deadline_ = engine_->next_deadline();
 }
 
@@ -24,7 +29,16 @@ void Host::begin(const node::RoundSpec& spec, std::span<const float> gradient, d
   turn();  // so that its Io knows what time it is
   gradient_.assign(gradient.begin(), gradient.end());
   engine_->begin_round(spec, gradient_, weight);
+  drop_banned();
   deadline_ = engine_->next_deadline();
+}
+
+void Host::say_progress() {
+  std::vector<PeerId> peers;  // one that is lost over it leaves the list
+  for (const auto& peer : engine_->mesh().peers()) peers.push_back(peer->id);
+  for (const PeerId& id : peers) {
+    if (node::Peer* const peer = engine_->mesh().find(id)) engine_->mesh().send_control(*peer, transport::Progress{});
+  }
 }
 
 void Host::die(transport::SimDeath death) {
@@ -46,6 +60,23 @@ std::string Host::dissolve() {
   return {};
 }
 
+void Host::on_offence(node::Peer& peer, core::Offence offence, const std::string& evidence) {
+  offences.emplace_back(peer.id, std::string(to_string(offence)) + ": " + evidence);
+  const core::Judgement judgement = conduct_.handle_offence(wall_now(), peer.id, offence, evidence);
+  if (judgement.kind == core::Judgement::Kind::ban) to_drop_.push_back(peer.id);
+}
+
+std::optional<transport::Refusal> Host::objection_to_peer(const PeerId& peer) {
+  if (!bans(peer)) return std::nullopt;
+  return transport::Refusal{transport::RefusalReason::banned, "for what it did"};
+}
+
+void Host::drop_banned() {
+  for (const PeerId& id : std::exchange(to_drop_, {})) {
+    if (node::Peer* const peer = engine_->mesh().find(id)) engine_->mesh().drop(*peer, "banned");
+  }
+}
+
 void Host::forget() {
   engine_.reset();
   io_.reset();
@@ -53,6 +84,7 @@ void Host::forget() {
   joined.clear();
   lost.clear();
   offences.clear();
+  to_drop_.clear();
   state = State::gone;
   deadline_ = kNever;
 }

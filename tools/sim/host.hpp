@@ -1,6 +1,6 @@
-// One simulated machine: a whole node::Engine over an Io of the simulated network, and the trainer above it, played by
-// the world. Engines have no way to vanish (they say goodbye); a simulated machine does, and it may be started again,
-// with its name and nothing else.
+// One simulated machine: a whole node::Engine over an Io of the simulated network, its memory of who offended, and the
+// trainer above it, played by the world. Engines have no way to vanish (they say goodbye); a simulated machine does,
+// and it may be started again, with its name and nothing else.
 #pragma once
 
 #include <algorithm>
@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/core/conduct.hpp"
 #include "engine/node/engine.hpp"
 #include "transport/sim_io.hpp"
 
@@ -48,12 +49,16 @@ class Host final : private node::EngineEvents {
   void start();
   void turn();
   void begin(const node::RoundSpec& spec, std::span<const float> gradient, double weight);
+  // To every peer.
+  void say_progress();
   // The round is over: the trainer takes the result and writes over the memory.
   void use_gradient() { std::fill(gradient_.begin(), gradient_.end(), -1e30F); }
   // Tears everything out, as the end of its process or power would, and forgets it.
   void die(transport::SimDeath death);
   // Its connections are gone. Empty if it left nothing behind.
   [[nodiscard]] std::string dissolve();
+
+  [[nodiscard]] bool bans(const PeerId& peer) { return conduct_.is_banned(wall_now(), peer); }
 
   // What happened since the last look.
   std::vector<RoundReport> finished;
@@ -66,6 +71,13 @@ class Host final : private node::EngineEvents {
   void on_control(node::Peer&, const transport::Header&) override {}
   void on_round_over(RoundReport report) override { finished.push_back(std::move(report)); }
   void on_refused(const transport::Address&, const std::string&) override {}
+  void on_offence(node::Peer& peer, core::Offence offence, const std::string& evidence) override;
+  std::optional<transport::Refusal> objection_to_peer(const PeerId& peer) override;
+  void drop_banned();
+  // Simulated time, as wall time.
+  [[nodiscard]] core::WallTime wall_now() const {
+    return core::WallTime(std::chrono::duration_cast<std::chrono::seconds>(network_.now().time_since_epoch()));
+  }
   void forget();
 
   transport::SimNetwork& network_;
@@ -74,6 +86,8 @@ class Host final : private node::EngineEvents {
   const node::RoundDriverConfig rounds_;
   std::unique_ptr<transport::Io> io_;
   std::unique_ptr<node::Engine> engine_;
+  core::Conduct conduct_;        // outlives its process, as if it were on disk
+  std::vector<PeerId> to_drop_;  // banned in this turn
   std::vector<float> gradient_;  // the same memory for every round, as a trainer's
   TimePoint deadline_ = kNever;
 };

@@ -41,13 +41,23 @@ std::string RoundCheck::check_report(MemberIndex self, const RoundReport& report
   return {};
 }
 
+// A chunk that this member averaged without the other's contribution, or never got back from it.
+ChunkIndex RoundCheck::first_lacking(MemberIndex self, MemberIndex member, const RoundReport& report) const {
+  for (ChunkIndex chunk = 0; chunk < plan_.chunk_count(); ++chunk) {
+    const Coverage coverage = report.chunks[chunk];
+    const bool lacks = coverage != 0 && report.reducers[chunk] == self && (coverage & coverage_of(member)) == 0;
+    if (lacks || (coverage == 0 && plan_.reducer(chunk) == member)) return chunk;
+  }
+  return plan_.chunk_count();
+}
+
 // Promises 2, 4 and 7, of what the report says about one peer.
 std::string RoundCheck::check_peer_report(MemberIndex self, MemberIndex member, const RoundReport& report) const {
   const PeerReport& peer = report.peers[member];
   std::uint64_t contributions = 0, averages = 0;
   for (ChunkIndex chunk = 0; chunk < plan_.chunk_count(); ++chunk) {
     if (report.chunks[chunk] == 0) continue;
-    const MemberIndex reducer = reducer_of(report, plan_, chunk);
+    const MemberIndex reducer = report.reducers[chunk];
     if (reducer == self && (report.chunks[chunk] & coverage_of(member)) != 0) contributions += 1;
     if (reducer == member) averages += 1;
   }
@@ -56,10 +66,10 @@ std::string RoundCheck::check_peer_report(MemberIndex self, MemberIndex member, 
            " contributions and " + std::to_string(peer.averages_in) + " averages, its chunks list " +
            std::to_string(contributions) + " and " + std::to_string(averages);
   }
-  const bool everything = contributions >= plan_.chunks(self) && averages >= plan_.chunks(member);
-  if (!kHasSuccessors<RoundReport> && !everything && !peer.cut_off && !report.canceled) {
-    return "promise 2: " + name(member) + " gave " + std::to_string(contributions) + " contributions and " +
-           std::to_string(averages) + " averages, not all, and the report does not say why";
+  const bool is_explained = peer.cut_off || peer.times_resumed > 0 || report.canceled;
+  if (const ChunkIndex lacking = first_lacking(self, member, report); lacking < plan_.chunk_count() && !is_explained) {
+    return "promise 2: chunk " + std::to_string(lacking) + " lacks " + name(member) +
+           ", and the report does not say why";
   }
   if (peer.cut_off && peer.reason.empty()) return "promise 2: " + name(member) + " was cut off for no reason";
   if (peer.shards_in_flight != 0) return "promise 7: a shard to " + name(member) + " is still under way";
@@ -143,10 +153,14 @@ std::string RoundCheck::check_same(ChunkIndex chunk, const Average& average) con
   return {};
 }
 
-// Promise 5: nobody whom nothing befell is cut off.
+// Promise 5: nobody whom nothing befell is cut off. Who is through with the round may hang up; if it owed anything,
+// that shows in what is lacking.
 std::string RoundCheck::check_blame(MemberIndex self, const RoundReport& report) const {
   for (MemberIndex member = 0; member < hosts_.size(); ++member) {
     if (member == self || !report.peers[member].cut_off || !are_well(self, member) || may_be_outvoted(member)) continue;
+    const bool has_ended =
+        std::any_of(ended_.begin(), ended_.end(), [&](const Ended& end) { return end.member == member; });
+    if (has_ended && report.peers[member].reason == "connection-lost") continue;
     return "promise 5: " + name(member) + " was cut off (" + report.peers[member].reason +
            "), though nothing befell it";
   }
@@ -166,7 +180,7 @@ std::string RoundCheck::check_offence(std::uint32_t by, std::uint32_t against, c
 std::string RoundCheck::check_coverage(MemberIndex self, const RoundReport& report) const {
   for (ChunkIndex chunk = 0; chunk < plan_.chunk_count(); ++chunk) {
     if (report.chunks[chunk] == 0) continue;
-    const MemberIndex reducer = reducer_of(report, plan_, chunk);
+    const MemberIndex reducer = report.reducers[chunk];
     if (!are_well(self, reducer) || may_be_outvoted(reducer)) continue;
     for (MemberIndex member = 0; member < hosts_.size(); ++member) {
       if (!are_well(reducer, member) || may_be_outvoted(member)) continue;
@@ -187,7 +201,6 @@ std::string RoundCheck::check_successors(MemberIndex self, const RoundReport& re
       return "promise 5: chunk " + std::to_string(chunk) + " is local, though nothing befell its reducer, " +
              name(original);
     }
-    if (!kHasSuccessors<RoundReport>) continue;
     const MemberIndex able = successor(self, chunk);
     if (able == node::kNotAMember) continue;
     return "promise 6: chunk " + std::to_string(chunk) + " is local, though " + name(able) +
@@ -200,7 +213,8 @@ std::string RoundCheck::check_successors(MemberIndex self, const RoundReport& re
 MemberIndex RoundCheck::successor(MemberIndex self, ChunkIndex chunk) const {
   const MemberIndex original = plan_.reducer(chunk);
   const HostBits well = everybody() & ~disturbed_;
-  if (2 * std::popcount(well) <= std::popcount(everybody())) return node::kNotAMember;
+  const HostBits voters = reducers() & ~bit(hosts_[original]);
+  if (2 * std::popcount(well & voters) <= std::popcount(voters)) return node::kNotAMember;
   // Only this member lost it, so nobody replaces it.
   if (is_well(original)) return node::kNotAMember;
   if (last_disturbance_ + kSuccessionTime > opened_ + spec_.timeout) return node::kNotAMember;

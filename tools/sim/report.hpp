@@ -21,19 +21,4 @@ namespace papilio::sim {
   return text;
 }
 
-// Reports that do not name the reducer of each chunk are of rounds in which nobody succeeds anybody.
-template <typename Report>
-inline constexpr bool kHasSuccessors = requires(const Report& report) {
-  report.reducers;
-};
-
-template <typename Report>
-[[nodiscard]] MemberIndex reducer_of(const Report& report, const PartitionPlan& plan, ChunkIndex chunk) {
-  if constexpr (kHasSuccessors<Report>) {
-    return report.reducers[chunk];
-  } else {
-    return plan.reducer(chunk);
-  }
-}
-
 }  // namespace papilio::sim

@@ -74,13 +74,22 @@ RoundCheck::HostBits RoundCheck::everybody() const {
   return bits;
 }
 
+RoundCheck::HostBits RoundCheck::reducers() const {
+  HostBits bits = 0;
+  for (MemberIndex member = 0; member < hosts_.size(); ++member) {
+    if (spec_.members[member].reduces) bits |= bit(hosts_[member]);
+  }
+  return bits;
+}
+
 bool RoundCheck::are_well(MemberIndex one, MemberIndex other) const {
   return is_well(one) && is_well(other) && (disturbed_pairs_[hosts_[one]] & bit(hosts_[other])) == 0;
 }
 
-// Those who lost it, together with those of whom anything can be expected, are enough to say that it is gone.
+// Those who lost it, together with those of whom anything can be expected, are enough to say that it is gone. Members
+// that reduce have a vote.
 bool RoundCheck::may_be_outvoted(MemberIndex member) const {
-  const HostBits others = everybody() & ~bit(hosts_[member]);
+  const HostBits others = reducers() & ~bit(hosts_[member]);
   const HostBits strange = others & disturbed_ & ~dead_;
   const HostBits lost_it = others & disturbed_pairs_[hosts_[member]] & ~disturbed_ & ~dead_;
   const int against = std::popcount(strange | lost_it);
@@ -118,7 +127,7 @@ std::string RoundCheck::check_end(std::uint32_t host, const RoundReport& report,
 std::string RoundCheck::check_chunk(MemberIndex self, ChunkIndex chunk, const RoundReport& report,
                                     std::span<const float> values) {
   if (report.chunks[chunk] == 0) return check_local(self, chunk, values);
-  Average average{.reducer = reducer_of(report, plan_, chunk),
+  Average average{.reducer = report.reducers[chunk],
                   .coverage = report.chunks[chunk],
                   .holders = coverage_of(self),
                   .values = {values.begin(), values.end()}};

@@ -70,11 +70,14 @@ class RoundCheck {
 
   static HostBits bit(std::uint32_t host) { return HostBits{1} << host; }
   [[nodiscard]] HostBits everybody() const;
+  [[nodiscard]] HostBits reducers() const;
   [[nodiscard]] bool is_well(MemberIndex member) const { return !is_disturbed(hosts_[member]); }
   // Nothing went wrong that could keep one from the other.
   [[nodiscard]] bool are_well(MemberIndex one, MemberIndex other) const;
   [[nodiscard]] bool may_be_outvoted(MemberIndex member) const;
   [[nodiscard]] MemberIndex successor(MemberIndex self, ChunkIndex chunk) const;
+
+  [[nodiscard]] ChunkIndex first_lacking(MemberIndex self, MemberIndex member, const RoundReport& report) const;
 
   // Promise by promise; of the member whose round just ended. Empty if it was kept.
   [[nodiscard]] std::string check_report(MemberIndex self, const RoundReport& report) const;

@@ -12,6 +12,7 @@
 #include <csignal>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 #include <utility>
 
 namespace papilio::sim {
@@ -24,8 +25,11 @@ using WallClock = std::chrono::steady_clock;
 struct Record {
   std::uint64_t rounds = 0;
   std::uint64_t events = 0;
-  std::uint32_t text_bytes = 0;
+  std::uint64_t faults = 0;
+  Tally tally;
+  std::uint64_t text_bytes = 0;
 };
+static_assert(std::is_trivially_copyable_v<Record>);
 
 bool write_all(int descriptor, const void* data, std::size_t bytes) {
   const auto* from = static_cast<const char*>(data);
@@ -87,16 +91,14 @@ class Worker {
       if (said_.size() < sizeof(record) + record.text_bytes) return;
       const std::string text = said_.substr(sizeof(record), record.text_bytes);
       said_.erase(0, sizeof(record) + record.text_bytes);
-      summary.rounds += record.rounds;
-      summary.events += record.events;
-      finish_seed(summary, text);
+      finish_seed(summary, record, text);
     }
   }
 
   void check_patience(Summary& summary) {
     if (process_ <= 0 || WallClock::now() - spoke_ < range_.patience) return;
     end(SIGKILL);
-    finish_seed(summary, "did not come to an end: the process was stopped");
+    finish_lost_seed(summary, "did not come to an end: the process was stopped");
   }
 
   [[nodiscard]] bool is_running() const { return process_ > 0; }
@@ -107,24 +109,40 @@ class Worker {
       const bool replay = range_.replay_every > 0 && i % range_.replay_every == 0;
       const Outcome outcome = run_seed(settings_, range_.first + i, replay);
       const std::string text = outcome.failure.substr(0, 2000);
-      const Record record{outcome.rounds, outcome.events, static_cast<std::uint32_t>(text.size())};
+      const Record record{outcome.rounds, outcome.events, outcome.faults, outcome.tally, text.size()};
       if (!write_all(out, &record, sizeof(record)) || !write_all(out, text.data(), text.size())) return;
     }
   }
 
-  void finish_seed(Summary& summary, const std::string& failure) {
+  void finish_seed(Summary& summary, const Record& record, const std::string& failure) {
     summary.seeds += 1;
+    summary.rounds += record.rounds;
+    summary.events += record.events;
+    for (std::size_t fault = 0; fault < kFaults; ++fault) {
+      if ((record.faults >> fault & 1U) == 0) continue;
+      FaultSummary& each = summary.faults[fault];
+      each.seeds += 1;
+      each.failures += failure.empty() ? 0 : 1;
+      each.tally.add(record.tally);
+    }
     if (!failure.empty()) summary.failures.push_back({range_.first + next_, failure});
     next_ += range_.jobs;
+  }
+
+  // The worker cannot tell any more what it was about.
+  void finish_lost_seed(Summary& summary, const std::string& failure) {
+    Record record;
+    record.faults = draw_scenario(settings_, range_.first + next_).faults;
+    finish_seed(summary, record, failure);
   }
 
   void handle_end(Summary& summary) {
     const int status = end(0);
     if (is_over()) return;
-    finish_seed(summary, WIFSIGNALED(status)
-                             ? std::string("the process was ended by signal ") + std::to_string(WTERMSIG(status)) +
-                                   " (" + strsignal(WTERMSIG(status)) + ")"
-                             : std::string("the process ended"));
+    finish_lost_seed(summary, WIFSIGNALED(status)
+                                  ? std::string("the process was ended by signal ") + std::to_string(WTERMSIG(status)) +
+                                        " (" + strsignal(WTERMSIG(status)) + ")"
+                                  : std::string("the process ended"));
   }
 
   int end(int signal) {

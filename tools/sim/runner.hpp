@@ -2,6 +2,7 @@
 // other, with its number, and the seeds after it still run.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -26,11 +27,19 @@ struct SeedFailure {
   std::string what;
 };
 
+// Of all seeds in which this went wrong, whatever else did.
+struct FaultSummary {
+  std::uint64_t seeds = 0;
+  std::uint64_t failures = 0;
+  Tally tally;
+};
+
 struct Summary {
   std::uint64_t seeds = 0;  // that were run
   std::uint64_t rounds = 0;
   std::uint64_t events = 0;
-  std::vector<SeedFailure> failures;  // in order of seeds
+  std::array<FaultSummary, kFaults> faults;  // by Faults
+  std::vector<SeedFailure> failures;         // in order of seeds
 };
 
 // In this process. `replay`: run it a second time and hold the two runs against each other.

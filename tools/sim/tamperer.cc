@@ -191,7 +191,7 @@ void Tamperer::lie_in_control(Lie kind, Bytes& bytes) {
     return transport::Bits(random_.chance(0.5) ? 1 + plan_.chunk_count() / 64 : random_.below(20), ~std::uint64_t{0});
   };
   const MemberIndex member = random_.chance(0.1) ? 1000 : any_member();
-  const auto distance = static_cast<std::uint32_t>(random_.below(hosts_.size() + 2));
+  const std::uint32_t distance = plausible_distance(member);
   const bool is_first = random_.chance(0.5);
   Header header;
   switch (kind) {
@@ -219,6 +219,14 @@ void Tamperer::lie_in_control(Lie kind, Bytes& bytes) {
     default: header = transport::Pulse{.round = round_id_, .waiting_for = random_.next()}; break;
   }
   append(bytes, frame_of(header, {}));
+}
+
+// Mostly its own, along the ring from the part's own reducer: what it would say if it were entitled to the part.
+std::uint32_t Tamperer::plausible_distance(MemberIndex part) {
+  const auto members = static_cast<std::uint32_t>(hosts_.size());
+  if (part >= members || random_.chance(0.2)) return static_cast<std::uint32_t>(random_.below(members + 2));
+  const auto self = static_cast<std::uint32_t>(std::find(hosts_.begin(), hosts_.end(), host_) - hosts_.begin());
+  return (self + members - part) % members;
 }
 
 // Valid weights that are not the true ones are told only to those who were told the true one before.

@@ -25,8 +25,9 @@ class Tamperer final : public transport::SimTamperer {
     FrameTrigger frame;
     bool ends = false;
   };
-  Tamperer(std::uint64_t seed, Stranger stranger, std::vector<LiePlan> lies, std::vector<Trigger> triggers)
-      : random_(seed), stranger_(stranger), lies_(std::move(lies)), triggers_(std::move(triggers)) {}
+  Tamperer(std::uint64_t seed, std::uint32_t host, Stranger stranger, std::vector<LiePlan> lies,
+           std::vector<Trigger> triggers)
+      : random_(seed), host_(host), stranger_(stranger), lies_(std::move(lies)), triggers_(std::move(triggers)) {}
 
   // `hosts`: by member of the round. `gradient`: what this host puts in.
   void begin_round(std::uint32_t round, RoundId id, const PartitionPlan& plan, std::span<const std::uint32_t> hosts,
@@ -63,9 +64,11 @@ class Tamperer final : public transport::SimTamperer {
   [[nodiscard]] float false_weight(std::uint32_t to, float weight);
   void send_unasked(std::uint32_t to, transport::Header& header, Bytes& bytes);
   [[nodiscard]] Bytes garbage(std::uint64_t least, std::uint64_t most);
+  [[nodiscard]] std::uint32_t plausible_distance(MemberIndex part);
   [[nodiscard]] MemberIndex any_member() { return static_cast<MemberIndex>(random_.below(hosts_.size())); }
 
   Random random_;
+  const std::uint32_t host_;
   const Stranger stranger_;
   const std::vector<LiePlan> lies_;
   std::vector<Trigger> triggers_;  // that have not gone off

@@ -135,12 +135,14 @@ void World::check_pool(const Host& host) {
   }
 }
 
+// Unjust bans are found by their offences.
 bool World::want_link(std::uint32_t one, std::uint32_t other) const {
   const auto is_well = [&](std::uint32_t host) {
     return hosts_[host]->state == Host::State::running && !states_[host].slow && !states_[host].hostile;
   };
   const bool both_clients = scenario_.hosts[one].client && scenario_.hosts[other].client;
-  return is_well(one) && is_well(other) && !both_clients && !links_.are_apart(one, other);
+  if (!is_well(one) || !is_well(other) || both_clients || links_.are_apart(one, other)) return false;
+  return !hosts_[one]->bans(hosts_[other]->id()) && !hosts_[other]->bans(hosts_[one]->id());
 }
 
 std::optional<std::pair<std::uint32_t, std::uint32_t>> World::missing_link() const {

@@ -71,8 +71,8 @@ void World::set_tamperers() {
     const Stranger stranger = scenario_.hosts[host].stranger;
     const bool is_silly = stranger == Stranger::babbling || stranger == Stranger::mute;
     if (lies.empty() && triggers.empty() && !is_silly) continue;
-    tamperers_[host] = std::make_unique<Tamperer>(Random::mix(scenario_.seed ^ (host + 101)), stranger, std::move(lies),
-                                                  std::move(triggers));
+    tamperers_[host] = std::make_unique<Tamperer>(Random::mix(scenario_.seed ^ (host + 101)), host, stranger,
+                                                  std::move(lies), std::move(triggers));
     network_.set_tamperer(host, tamperers_[host].get());
   }
 }
@@ -81,6 +81,7 @@ Outcome World::outcome() const {
   return {.rounds = rounds_ended_,
           .events = network_.event_count(),
           .hash = Random::mix(hash_ ^ network_.log_hash()),
+          .faults = scenario_.faults,
           .tally = tally_,
           .failure = failure_};
 }
@@ -136,6 +137,7 @@ void World::run_actions() {
       case ActionKind::begin_waiting: begin_waiting(action.host); break;
       case ActionKind::mishap: strike(action.index); break;
       case ActionKind::end_mishap: end_mishap(scenario_.mishaps[action.index]); break;
+      case ActionKind::nothing: break;  // a time to look again
     }
   }
 }

@@ -36,6 +36,7 @@ struct Outcome {
   std::uint64_t rounds = 0;  // rounds that members ended, summed over members
   std::uint64_t events = 0;  // of the network
   std::uint64_t hash = 0;    // over everything that happened and all that was reported
+  std::uint64_t faults = 0;  // what was drawn, by bit of Faults
   Tally tally;
   std::string failure;  // empty: all promises were kept
 };
@@ -56,7 +57,7 @@ class World {
 
  private:
   enum class Stage : std::uint8_t { linking, rounding, leaving, over };
-  enum class ActionKind : std::uint8_t { open_round, begin_round, begin_waiting, mishap, end_mishap };
+  enum class ActionKind : std::uint8_t { open_round, begin_round, begin_waiting, mishap, end_mishap, nothing };
   struct Action {
     ActionKind kind;
     std::uint32_t host = 0;
@@ -99,6 +100,7 @@ class World {
   // ---- the course of events (course.cc)
   void coordinate();
   void link_up();
+  void chatter();
   void open_round(std::size_t index);
   [[nodiscard]] std::vector<std::uint32_t> draw_up_roster(std::size_t index);
   [[nodiscard]] node::RoundSpec spec_of(std::size_t index, const std::vector<std::uint32_t>& roster) const;
@@ -156,6 +158,7 @@ class World {
   std::size_t next_round_ = 0;
   bool open_scheduled_ = false;
   TimePoint link_by_ = kNever;
+  TimePoint chatter_at_{};
   bool anything_went_wrong_ = false;
   std::uint64_t rounds_ended_ = 0;
   Tally tally_;

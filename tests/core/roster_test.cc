@@ -1,0 +1,563 @@
+// Rosters: what each message deserves, and, in a small world of messages, what a group agrees on when proposers die
+// between any two messages, links are lost, sides are cut apart and heal, peers freeze and come back, and some lie.
+#include "engine/core/roster.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <queue>
+#include <set>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "engine/base/random.hpp"
+
+namespace papilio::core {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+PeerId id_of(std::uint64_t number) {
+  PeerId id;
+  for (std::size_t i = 0; i < 8; ++i) id.bytes[i] = static_cast<std::uint8_t>(Random::mix(number + 1) >> (8 * i));
+  id.bytes[31] = static_cast<std::uint8_t>(number);
+  return id;
+}
+
+RosterConfig config_of(std::uint64_t number, bool is_miner = true) {
+  return {.self = id_of(number), .is_miner = is_miner, .rate_bytes_per_s = 1000 + number, .elements = 1'000'000};
+}
+
+RosterPeer peer_of(std::uint64_t number, std::uint64_t epoch = 0, bool is_miner = true) {
+  return {.id = id_of(number),
+          .is_miner = is_miner,
+          .takes_part = true,
+          .rate_bytes_per_s = 1000 + number,
+          .is_local_host = false,
+          .epoch = epoch};
+}
+
+// ---- a world of messages
+
+struct WorldOptions {
+  std::uint32_t hosts = 4;
+  std::uint32_t clients = 0;                // of them, the last
+  Duration most_delay = milliseconds(100);  // of one message
+  Duration due_spread = milliseconds(200);  // how far apart members find that the round is due
+};
+
+// A begun round, as one host did it.
+struct Begun {
+  std::uint64_t group = 0;
+  Roster roster;
+  PeerId proposer;
+  TimePoint when{};
+};
+
+class World {
+ public:
+  World(std::uint64_t seed, const WorldOptions& options) : options_(options), random_(seed), seed_(seed) {
+    hosts_.resize(options.hosts);
+    links_.resize(std::size_t{options.hosts} * options.hosts);
+    for (std::uint32_t host = 0; host < options.hosts; ++host) start(host, 0);
+    for (std::uint32_t one = 0; one < options.hosts; ++one) {
+      for (std::uint32_t other = 0; other < one; ++other) connect(one, other);
+    }
+  }
+
+  // Many carry the same.
+  using Message = std::shared_ptr<const RosterMessage>;
+  struct Host {
+    std::unique_ptr<Rostering> rostering;
+    std::uint64_t number = 0;  // of its id: a restarted host is another peer
+    bool is_alive = false;
+    bool is_frozen = false;
+    bool has_wavered = false;                              // was frozen: no longer alive in the sense of the guarantee
+    int messages_to_live = -1;                             // dies before sending that many more; -1: does not
+    std::vector<std::pair<std::uint32_t, Message>> inbox;  // while frozen
+    std::map<std::uint64_t, Begun> begun;                  // by epoch
+    std::uint64_t told_epoch = 0;
+    TimePoint epoch_since{};
+    TimePoint due_at = kNever;
+    TimePoint round_over = kNever;
+  };
+
+  [[nodiscard]] Host& host(std::uint32_t index) { return hosts_[index]; }
+  [[nodiscard]] std::uint32_t size() const { return options_.hosts; }
+  [[nodiscard]] TimePoint now() const { return now_; }
+  [[nodiscard]] Random& random() { return random_; }
+  [[nodiscard]] std::uint64_t most_epoch() const {
+    std::uint64_t most = 0;
+    for (const Host& each : hosts_) {
+      if (each.is_alive) most = std::max(most, each.rostering->epoch());
+    }
+    return most;
+  }
+
+  void start(std::uint32_t index, std::uint64_t epoch) {
+    Host& started = hosts_[index];
+    started = {};
+    started.number = next_number_++;
+    RosterConfig config = config_of(started.number, index < options_.hosts - options_.clients);
+    config.settle_grace = 3 * options_.most_delay;
+    started.rostering = std::make_unique<Rostering>(config);
+    started.is_alive = true;
+    if (epoch > 0) started.rostering->handle_epoch(now_, epoch);
+    started.told_epoch = epoch;
+    started.epoch_since = now_;
+    started.due_at = now_ + 2 * options_.most_delay + delay(options_.due_spread);
+  }
+
+  void connect(std::uint32_t one, std::uint32_t other) {
+    Link& link = link_of(one, other);
+    if (link.is_up || one == other || !hosts_[one].is_alive || !hosts_[other].is_alive) return;
+    link.is_up = true;
+    link.up_since = now_;
+    link.arrivals[0] = link.arrivals[1] = now_;
+    tell_epoch(one, other);
+    tell_epoch(other, one);
+  }
+
+  void disconnect(std::uint32_t one, std::uint32_t other) {
+    Link& link = link_of(one, other);
+    if (!link.is_up) return;
+    link.is_up = false;
+    link.down_since = now_;
+    link.generation += 1;  // what is on its way is lost
+    for (const auto& [here, there] : {std::pair(one, other), std::pair(other, one)}) {
+      if (!hosts_[here].is_alive) continue;
+      hosts_[here].rostering->handle_peer_left(now_, id_of(hosts_[there].number));
+      touched_.insert(here);
+    }
+  }
+
+  void crash(std::uint32_t index) {
+    hosts_[index].is_alive = false;
+    touched_.erase(index);
+    for (std::uint32_t other = 0; other < size(); ++other) disconnect(index, other);
+  }
+
+  void freeze(std::uint32_t index) { hosts_[index].is_frozen = hosts_[index].has_wavered = true; }
+  void thaw(std::uint32_t index) {
+    Host& thawed = hosts_[index];
+    if (!thawed.is_alive || !thawed.is_frozen) return;
+    thawed.is_frozen = false;
+    for (auto& [from, message] : std::exchange(thawed.inbox, {})) deliver(from, index, *message);
+    touched_.insert(index);
+  }
+
+  void send(std::uint32_t from, std::uint32_t to, const Message& message) { push(from, to, Event{.message = message}); }
+
+  // Everything that happens up to `until`.
+  void run_until(TimePoint until) {
+    for (;;) {
+      settle();
+      const TimePoint next = std::min(next_time(), until);
+      now_ = std::max(now_, next);
+      while (!events_.empty() && events_.top().when <= now_) {
+        const Event event = events_.top();
+        events_.pop();
+        handle(event);
+        settle();
+      }
+      for (std::uint32_t index = 0; index < size(); ++index) wake(index);
+      settle();
+      if (now_ >= until && next_time() > until) return;
+    }
+  }
+
+  // Like state sync: everybody alive goes on from the same epoch, none is in a round.
+  void gather(std::uint64_t epoch) {
+    for (std::uint32_t index = 0; index < size(); ++index) {
+      Host& gathered = hosts_[index];
+      if (!gathered.is_alive) continue;
+      gathered.has_wavered = false;
+      gathered.round_over = kNever;
+      gathered.rostering->handle_epoch(now_, epoch);
+      gathered.due_at = now_ + 2 * options_.most_delay + delay(options_.due_spread);
+      touched_.insert(index);
+    }
+  }
+
+  bool keeps_going = true;    // rounds end, and the next is due
+  bool single_links = false;  // links come and go one by one: who is connected to one need not be to the next
+  std::uint64_t rounds_begun = 0;
+  std::set<std::uint32_t> liars;
+
+ private:
+  struct Link {
+    bool is_up = false;
+    std::uint32_t generation = 0;
+    TimePoint up_since{}, down_since{};
+    TimePoint arrivals[2];  // per direction: a link keeps order
+  };
+  struct Event {
+    TimePoint when{};
+    std::uint64_t sequence = 0;
+    std::uint32_t from = 0, to = 0, generation = 0;
+    std::optional<std::uint64_t> epoch;  // a report of it, else:
+    Message message;
+    bool operator<(const Event& other) const { return std::tie(other.when, other.sequence) < std::tie(when, sequence); }
+  };
+
+  Link& link_of(std::uint32_t one, std::uint32_t other) {
+    return links_[std::size_t{std::max(one, other)} * options_.hosts + std::min(one, other)];
+  }
+  Duration delay(Duration most) { return Duration(static_cast<std::int64_t>(random_.below(most.count() + 1))); }
+
+  void push(std::uint32_t from, std::uint32_t to, Event event) {
+    Link& link = link_of(from, to);
+    if (!link.is_up) return;
+    TimePoint& arrival = link.arrivals[from < to ? 0 : 1];
+    arrival = std::max(arrival, now_ + delay(options_.most_delay));
+    event.when = arrival;
+    event.sequence = ++sequence_;
+    event.from = from;
+    event.to = to;
+    event.generation = link.generation;
+    events_.push(std::move(event));
+  }
+
+  void tell_epoch(std::uint32_t from, std::uint32_t to) {
+    push(from, to, Event{.epoch = hosts_[from].rostering->epoch()});
+  }
+
+  void handle(const Event& event) {
+    if (link_of(event.from, event.to).generation != event.generation) return;
+    Host& to = hosts_[event.to];
+    if (event.epoch) {
+      const bool is_miner = event.from < options_.hosts - options_.clients;
+      to.rostering->handle_peer(now_, peer_of(hosts_[event.from].number, *event.epoch, is_miner));
+      touched_.insert(event.to);
+      return;
+    }
+    if (to.is_frozen) {
+      to.inbox.emplace_back(event.from, event.message);
+      return;
+    }
+    deliver(event.from, event.to, *event.message);
+  }
+
+  void deliver(std::uint32_t from, std::uint32_t index, const RosterMessage& message) {
+    Rostering& to = *hosts_[index].rostering;
+    const PeerId sender = id_of(hosts_[from].number);
+    RosterVerdict verdict = RosterVerdict::accepted;
+    if (const auto* proposal = std::get_if<Proposal>(&message.content)) {
+      verdict = to.handle_proposal(now_, sender, *proposal);
+    } else if (const auto* answer = std::get_if<RosterAnswer>(&message.content)) {
+      verdict = to.handle_answer(now_, sender, *answer);
+    } else {
+      verdict = to.handle_commit(now_, sender, std::get<Commit>(message.content));
+    }
+    if (!liars.contains(from)) {
+      EXPECT_FALSE(is_violation(verdict)) << to_string(verdict) << ", seed " << seed_;
+    }
+    touched_.insert(index);
+  }
+
+  void wake(std::uint32_t index) {
+    Host& woken = hosts_[index];
+    if (!woken.is_alive || woken.is_frozen) return;
+    if (now_ >= woken.round_over) {
+      woken.round_over = kNever;
+      woken.rostering->handle_epoch(now_, woken.rostering->epoch() + 1);
+      if (keeps_going) woken.due_at = now_ + delay(options_.due_spread);
+      touched_.insert(index);
+    }
+    if (now_ >= woken.due_at) {
+      woken.due_at = kNever;
+      woken.rostering->handle_due(now_, true);
+      touched_.insert(index);
+    }
+    if (now_ >= woken.rostering->next_deadline()) touched_.insert(index);
+  }
+
+  [[nodiscard]] TimePoint next_time() const {
+    TimePoint next = events_.empty() ? kNever : events_.top().when;
+    for (const Host& each : hosts_) {
+      if (!each.is_alive || each.is_frozen) continue;
+      next = std::min({next, each.due_at, each.round_over, each.rostering->next_deadline()});
+    }
+    return next;
+  }
+
+  // What hosts say and do at this moment, until none has anything left.
+  void settle() {
+    while (!touched_.empty()) {
+      const std::uint32_t index = *touched_.begin();
+      touched_.erase(touched_.begin());
+      Host& each = hosts_[index];
+      if (!each.is_alive || each.is_frozen) continue;
+      each.rostering->handle_time(now_);
+      if (each.told_epoch != each.rostering->epoch()) {
+        each.told_epoch = each.rostering->epoch();
+        each.epoch_since = now_;
+        for (std::uint32_t other = 0; other < size(); ++other) {
+          if (other != index) tell_epoch(index, other);
+        }
+      }
+      while (each.is_alive) {
+        const auto message = each.rostering->poll_message();
+        if (!message) break;
+        say(index, std::make_shared<const RosterMessage>(*message));
+      }
+      if (each.is_alive) begin_what_is_decided(index);
+    }
+  }
+
+  void say(std::uint32_t index, const Message& message) {
+    if (const auto* proposal = std::get_if<Proposal>(&message->content)) {
+      first_proposed_.try_emplace(proposal->epoch, now_);
+    }
+    for (const PeerId& id : message->to) {
+      Host& each = hosts_[index];
+      if (each.messages_to_live == 0) return crash(index);
+      if (each.messages_to_live > 0) each.messages_to_live -= 1;
+      for (std::uint32_t other = 0; other < size(); ++other) {
+        if (hosts_[other].is_alive && id_of(hosts_[other].number) == id) send(index, other, message);
+      }
+    }
+  }
+
+  void begin_what_is_decided(std::uint32_t index) {
+    Host& each = hosts_[index];
+    const auto& decided = each.rostering->decided();
+    if (!decided || each.begun.contains(decided->proposal.epoch)) return;
+    const Roster roster = roster_of(*decided);
+    first_proposed_.try_emplace(roster.epoch, now_);  // a roster of one needs no message
+    const Begun begun{
+        .group = group_hash(roster), .roster = roster, .proposer = decided->proposal.ballot.proposer, .when = now_};
+    each.begun[roster.epoch] = begun;
+    rounds_begun += 1;
+    each.round_over = keeps_going ? now_ + milliseconds(300) + delay(milliseconds(300)) : kNever;
+    check_agreement(index, begun);
+  }
+
+  [[nodiscard]] static bool names(const Roster& roster, const PeerId& id) {
+    return std::any_of(roster.members.begin(), roster.members.end(), [&](const auto& each) { return each.peer == id; });
+  }
+
+  // From before that round was first proposed until now, or until that peer died.
+  bool was_linked(std::uint32_t index, const PeerId& id, TimePoint proposed) {
+    for (std::uint32_t other = 0; other < size(); ++other) {
+      if (id_of(hosts_[other].number) != id) continue;
+      const Link& link = link_of(index, other);
+      const bool still = link.is_up || (link.down_since > proposed && !hosts_[other].is_alive);
+      return other == index || (still && link.up_since < proposed - 2 * options_.most_delay);
+    }
+    return false;
+  }
+
+  void check_agreement(std::uint32_t index, const Begun& mine) {
+    const Host& self = hosts_[index];
+    const PeerId own_id = id_of(self.number);
+    ASSERT_TRUE(names(mine.roster, own_id)) << "seed " << seed_;
+    const auto proposed = first_proposed_.find(mine.roster.epoch);
+    ASSERT_NE(proposed, first_proposed_.end());
+    const TimePoint in_time = proposed->second - 2 * options_.most_delay;
+    if (self.has_wavered || self.epoch_since >= in_time || liars.contains(index)) return;
+    for (std::uint32_t other = 0; other < size(); ++other) {
+      const Host& peer = hosts_[other];
+      if (other == index || !peer.is_alive || peer.has_wavered || liars.contains(other)) continue;
+      const Link& link = link_of(index, other);
+      if (!link.is_up || link.up_since >= in_time) continue;
+      if (peer.epoch_since >= in_time && peer.rostering->epoch() == mine.roster.epoch) continue;  // late
+      const auto theirs = peer.begun.find(mine.roster.epoch);
+      if (theirs == peer.begun.end() || theirs->second.group == mine.group) continue;
+      const bool expects = names(mine.roster, id_of(peer.number)) || names(theirs->second.roster, own_id);
+      const auto knew_both = [&](std::uint32_t each) {
+        return was_linked(each, mine.proposer, proposed->second) &&
+               was_linked(each, theirs->second.proposer, proposed->second);
+      };
+      EXPECT_FALSE(expects || (!single_links && knew_both(index) && knew_both(other)))
+          << "seed " << seed_ << ": hosts " << index << " and " << other << " began the round of epoch "
+          << mine.roster.epoch << " with " << mine.roster.members.size() << " and "
+          << theirs->second.roster.members.size() << " members, " << to_milliseconds(theirs->second.when - mine.when)
+          << " ms apart, " << to_milliseconds(mine.when - proposed->second) << " ms after it was first proposed";
+    }
+  }
+
+  WorldOptions options_;
+  Random random_;
+  std::uint64_t seed_;
+  TimePoint now_{seconds(1)};
+  std::uint64_t sequence_ = 0;
+  std::uint64_t next_number_ = 0;
+  std::vector<Host> hosts_;
+  std::vector<Link> links_;
+  std::priority_queue<Event> events_;
+  std::set<std::uint32_t> touched_;
+  std::map<std::uint64_t, TimePoint> first_proposed_;
+};
+
+// Everybody alive begins the next round, with all of them, within the bound.
+void expect_all_gather(World& world, std::uint32_t failures, std::uint64_t seed) {
+  for (std::uint32_t one = 0; one < world.size(); ++one) {
+    world.thaw(one);
+    world.host(one).messages_to_live = -1;
+  }
+  for (std::uint32_t one = 0; one < world.size(); ++one) {
+    for (std::uint32_t other = 0; other < one; ++other) world.connect(one, other);
+  }
+  world.run_until(world.now() + seconds(1));
+  const std::uint64_t epoch = world.most_epoch() + 1;
+  world.keeps_going = false;
+  world.gather(epoch);
+  world.run_until(world.now() + seconds(1) + begin_bound(config_of(0), failures));
+  std::size_t alive = 0, miners = 0;
+  for (std::uint32_t index = 0; index < world.size(); ++index) {
+    if (!world.host(index).is_alive) continue;
+    alive += 1;
+    miners += world.host(index).rostering->config().is_miner ? 1U : 0U;
+  }
+  if (miners == 0) return;  // nobody may propose
+  std::set<std::uint64_t> groups;
+  for (std::uint32_t index = 0; index < world.size(); ++index) {
+    auto& each = world.host(index);
+    if (!each.is_alive) continue;
+    ASSERT_TRUE(each.begun.contains(epoch)) << "host " << index << " did not begin, seed " << seed;
+    EXPECT_EQ(each.begun[epoch].roster.members.size(), alive) << "seed " << seed;
+    groups.insert(each.begun[epoch].group);
+  }
+  EXPECT_LE(groups.size(), 1U) << "seed " << seed;
+}
+
+std::uint32_t drawn_size(std::uint64_t seed) {
+  return static_cast<std::uint32_t>(seed % 100 == 0 ? 64 : 2 + Random::mix(seed) % 9);
+}
+
+TEST(RosterWorld, WithoutFaultsEverybodyBeginsAtOnce) {
+  for (std::uint64_t seed = 0; seed < 300; ++seed) {
+    const std::uint32_t hosts = drawn_size(seed);
+    World world(seed, {.hosts = hosts, .clients = hosts / 4});
+    world.run_until(world.now() + seconds(10));
+    EXPECT_GT(world.most_epoch(), 6U) << seed;
+    for (std::uint32_t index = 0; index < hosts; ++index) {
+      for (auto& [epoch, begun] : world.host(index).begun) {
+        EXPECT_EQ(begun.roster.members.size(), hosts) << "epoch " << epoch << ", seed " << seed;
+      }
+      EXPECT_GE(world.host(index).rostering->epoch() + 1, world.most_epoch()) << seed;
+    }
+  }
+}
+
+// The proposer of every round dies before its k-th message, for every k there is.
+TEST(RosterWorld, TheProposerMayDieBetweenAnyTwoMessages) {
+  for (std::uint32_t hosts = 2; hosts <= 6; ++hosts) {
+    for (int messages = 0; messages < static_cast<int>(3 * hosts); ++messages) {
+      for (std::uint64_t seed = 0; seed < 20; ++seed) {
+        World world(seed, {.hosts = hosts});
+        for (std::uint32_t index = 0; index < hosts; ++index) {
+          bool is_first = true;
+          for (std::uint32_t other = 0; other < hosts; ++other) {
+            is_first = is_first && proposer_order(1, id_of(index)) <= proposer_order(1, id_of(other));
+          }
+          if (is_first) world.host(index).messages_to_live = messages;
+        }
+        world.keeps_going = false;
+        world.run_until(world.now() + milliseconds(200) + begin_bound(config_of(0), 1));
+        std::set<std::uint64_t> groups;
+        for (std::uint32_t index = 0; index < hosts; ++index) {
+          auto& each = world.host(index);
+          if (!each.is_alive) continue;
+          ASSERT_TRUE(each.begun.contains(0)) << "host " << index << ", seed " << seed << ", messages " << messages;
+          groups.insert(each.begun[0].group);
+        }
+        EXPECT_EQ(groups.size(), 1U);
+      }
+    }
+  }
+}
+
+struct Faults {
+  bool crashes = false, dies_between = false, cuts = false, single_links = false, freezes = false;
+};
+
+void run_faults(std::uint64_t seed, const Faults& faults) {
+  const std::uint32_t hosts = seed % 50 == 0 ? 24 : 2 + static_cast<std::uint32_t>(Random::mix(seed) % 7);
+  World world(seed, {.hosts = hosts,
+                     .clients = hosts / 5,
+                     .most_delay = milliseconds(1 + seed % 240),
+                     .due_spread = milliseconds(seed % 3 == 0 ? 3000 : 100)});
+  Random& random = world.random();
+  world.single_links = faults.single_links;
+  std::vector<std::uint32_t> side(hosts);  // hosts with the same number are connected, others are not
+  const auto any = [&] { return static_cast<std::uint32_t>(random.below(hosts)); };
+  for (int step = 0; step < 30; ++step) {
+    world.run_until(world.now() + milliseconds(random.below(1500)));
+    const std::uint32_t host = any();
+    switch (random.below(6)) {
+      case 0:
+        if (faults.crashes) world.crash(host);
+        break;
+      case 1:
+        if (faults.dies_between) world.host(host).messages_to_live = static_cast<int>(random.below(3 * hosts));
+        break;
+      case 2:
+        if (faults.crashes && !world.host(host).is_alive) {
+          // At epoch 0, or with a state that somebody gave it.
+          world.start(host, random.chance(0.5) ? 0 : world.most_epoch());
+          for (std::uint32_t other = 0; other < hosts; ++other) {
+            if (side[host] == side[other]) world.connect(host, other);
+          }
+        }
+        break;
+      case 3:
+        if (faults.cuts) {
+          for (std::uint32_t& each : side) each = 2 * each + static_cast<std::uint32_t>(random.below(2));
+          for (std::uint32_t one = 0; one < hosts; ++one) {
+            for (std::uint32_t other = 0; other < one; ++other) {
+              if (side[one] != side[other]) world.disconnect(one, other);
+            }
+          }
+        }
+        if (faults.single_links) world.disconnect(host, any());
+        break;
+      case 4:
+        if (faults.cuts && random.chance(0.5)) {
+          side.assign(hosts, 0);
+          for (std::uint32_t one = 0; one < hosts; ++one) {
+            for (std::uint32_t other = 0; other < one; ++other) world.connect(one, other);
+          }
+        }
+        if (faults.single_links) world.connect(host, any());
+        break;
+      case 5:
+        if (faults.freezes) world.freeze(host);
+        if (faults.freezes && random.chance(0.7)) world.thaw(any());
+        break;
+      default: break;
+    }
+  }
+  expect_all_gather(world, hosts, seed);
+}
+
+constexpr std::uint64_t kSeeds = 2000;
+
+TEST(RosterWorld, Crashes) {
+  for (std::uint64_t seed = 0; seed < kSeeds; ++seed) run_faults(seed, {.crashes = true});
+}
+TEST(RosterWorld, DeathsBetweenMessages) {
+  for (std::uint64_t seed = 0; seed < kSeeds; ++seed) run_faults(seed, {.crashes = true, .dies_between = true});
+}
+TEST(RosterWorld, PartitionsThatHeal) {
+  for (std::uint64_t seed = 0; seed < kSeeds; ++seed) run_faults(seed, {.crashes = true, .cuts = true});
+}
+TEST(RosterWorld, SingleLinksComeAndGo) {
+  for (std::uint64_t seed = 0; seed < kSeeds; ++seed) run_faults(seed, {.crashes = true, .single_links = true});
+}
+TEST(RosterWorld, FrozenPeers) {
+  for (std::uint64_t seed = 0; seed < kSeeds; ++seed) run_faults(seed, {.freezes = true});
+}
+TEST(RosterWorld, Everything) {
+  for (std::uint64_t seed = 0; seed < kSeeds; ++seed) {
+    run_faults(seed, {.crashes = true, .dies_between = true, .cuts = true, .single_links = true, .freezes = true});
+  }
+}
+
+}  // namespace
+}  // namespace papilio::core
