@@ -47,6 +47,7 @@ struct Options {
   std::uint64_t chunk_bytes = 0;
   std::uint64_t flows = 0;
   std::uint64_t idle_from = ~std::uint64_t{0};
+  bool joins = false;
 };
 
 // ---- the gradient of a member in a round, which every other member can compute
@@ -219,9 +220,15 @@ class Member {
   // The first sample is there at once, so that a complete group loses no time.
   GroupProgress wait_for_round() {
     for (;;) {
-      node_.add_samples(1);
+      if (!joining_) node_.add_samples(1);
       const GroupProgress progress = node_.wait_for_round(kBatchTime);
       if (progress.round_open || progress.left) return progress;
+      joining_ = joining_ && progress.members == 1;
+      // What a member computes depends on the epoch alone: to know the group's is to have its state.
+      if (progress.waits_for_state) {
+        node_.adopt_epoch(progress.epoch);
+        say({{"event", "adopted"}, {"epoch", progress.epoch}});
+      }
     }
   }
 
@@ -260,6 +267,7 @@ class Member {
   Node& node_;
   std::span<float> gradient_;
   std::uint64_t wrong_ = 0;
+  bool joining_ = options_.joins;  // and has not met anybody yet
 };
 
 void add_options(tools::CommandLine& command_line, Options& options) {
@@ -275,6 +283,7 @@ void add_options(tools::CommandLine& command_line, Options& options) {
                    "Samples that open a round; each member adds one.");
   tools::add_count(app, "--idle-from", options.idle_from, 0, ~std::uint64_t{0},
                    "From this epoch on, it is there and calls for no round.");
+  app.add_flag("--join", options.joins, "Joins a run that is under way, instead of waiting for the group.");
   tools::add_size(app, "--chunk-bytes", options.chunk_bytes, "One chunk; 0: chosen by the engine.");
   tools::add_count(app, "--flows", options.flows, 0, 16, "Connections per peer; 0: chosen by the engine.");
   tools::add_text(app, "--state-dir", options.node.state_dir, "DIR", "Where it keeps who it is and whom it banned.");
@@ -303,10 +312,11 @@ Status take_part(Options& options) {
   Node& node = **started;
   const tools::SignalWatcher signals([&] { node.stop(); }, [] { std::_Exit(tools::kExitRuntime); });
   say({{"event", "start"}, {"peer", to_hex(node.id())}, {"listen", node.listen_address()}, {"pid", getpid()}});
-  if (auto waited = node.wait_for_group(); !waited) {
-    return node.progress().left ? Status(Done{}) : Status(waited.error());
+  if (!options.joins) {
+    if (auto waited = node.wait_for_group(); !waited) {
+      return node.progress().left ? Status(Done{}) : Status(waited.error());
+    }
   }
-  say({{"event", "group"}, {"members", node.progress().members}});
   Status status = Member(options, node, gradient.values()).run();
   started->reset();
   if (status) say({{"event", "end"}});

@@ -166,6 +166,26 @@ class FaultsTest(unittest.TestCase):
                 self.assert_agreement([member.round(epoch) for member in live])
         self.expect_training_goes_on(live, None, after=epoch)
 
+    def test_killed_and_started_again(self) -> None:
+        """Under its old name, in the middle of the run: it gets in, and disturbs nobody on the way."""
+        group = self.five()
+        group.start_all()
+        self.middle_of_a_round(group)
+        victim, live = group.members[3], group.others(group.members[3])
+        victim.kill()
+        rounds = self.expect_cut_off(live, victim.peer(), {"connection-lost", "condemned"}, rounds_until=2)
+        again = group.start(3, "--join")
+        self.assertEqual(again.peer(), victim.peer())
+        epoch = again.wait_for("round", error="")["epoch"]
+        for each in range(rounds[0].epoch + 1, epoch):
+            self.assert_agreement([member.round(each) for member in live])
+        for each in range(epoch, epoch + 3):
+            rounds = [member.round(each) for member in group.members]
+            self.assert_agreement(rounds)
+            for round_ in rounds:
+                self.assertEqual((round_.members, round_.coverage, round_.cut_off(), round_.banned()),
+                                 (MEMBERS, 1, {}, set()))
+
     def test_all_others_killed(self) -> None:
         group = self.five()
         group.start_all()
