@@ -297,12 +297,14 @@ class Member:
 class Group:
     """Members that know each other's addresses. Ends all of them on exit, by their ids."""
 
-    def __init__(self, program: str, place, directory: Path, elements: int, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(self, program: str, place, directory: Path, elements: int, arguments: tuple[str, ...] = (),
+                 target_batch: int = 0) -> None:
         self.program = program
         self.place = place
         self.directory = directory
         self.elements = elements
         self.arguments = arguments
+        self.target_batch = target_batch or len(place.addresses)
         self.reached_at = list(place.addresses)  # where the others dial each one
         self.members: list[Member] = []
 
@@ -323,7 +325,7 @@ class Group:
         everybody = range(len(self.place.addresses)) if peers is None else peers
         dialled = [word for i in everybody if i != index for word in ("--peer", self.reached_at[i])]
         command = [self.program, "--listen", self.place.addresses[index], *dialled, "--elements", str(self.elements),
-                   "--target-batch", str(len(self.place.addresses)), "--state-dir",
+                   "--target-batch", str(self.target_batch), "--state-dir",
                    str(self.directory / f"state-{index}"), *self.arguments, *arguments]
         member = Member(f"member {index}", self.place.command(index, command), self.directory / f"{index}.log")
         if index < len(self.members):

@@ -36,7 +36,7 @@ using tools::hexadecimal;
 // How long after its deadline a round may at most return on a machine that is busy with other things.
 constexpr Duration kMargin = std::chrono::seconds(10);
 // Every so long a member has worked through one more sample, until the round opens.
-constexpr Duration kBatchTime = std::chrono::milliseconds(250);
+constexpr Duration kSampleTime = std::chrono::milliseconds(250);
 
 struct Options {
   NodeConfig node;
@@ -47,6 +47,7 @@ struct Options {
   std::uint64_t chunk_bytes = 0;
   std::uint64_t flows = 0;
   std::uint64_t idle_from = ~std::uint64_t{0};
+  Duration first_sample_time{};
   bool joins = false;
 };
 
@@ -217,11 +218,12 @@ class Member {
   }
 
  private:
-  // The first sample is there at once, so that a complete group loses no time.
   GroupProgress wait_for_round() {
+    const GroupProgress early = node_.wait_for_round(options_.first_sample_time);
+    if (early.round_open || early.left) return early;
     for (;;) {
       if (!joining_) node_.add_samples(1);
-      const GroupProgress progress = node_.wait_for_round(kBatchTime);
+      const GroupProgress progress = node_.wait_for_round(kSampleTime);
       if (progress.round_open || progress.left) return progress;
       joining_ = joining_ && progress.members == 1;
       // What a member computes depends on the epoch alone: to know the group's is to have its state.
@@ -235,7 +237,7 @@ class Member {
   // Connected, counted on, and not there.
   void sit_out() {
     say({{"event", "idle"}});
-    while (!node_.progress().left) node_.wait_for_round(kBatchTime);
+    while (!node_.progress().left) node_.wait_for_round(kSampleTime);
   }
 
   // False: it could not run.
@@ -283,6 +285,7 @@ void add_options(tools::CommandLine& command_line, Options& options) {
                    "Samples that open a round; each member adds one.");
   tools::add_count(app, "--idle-from", options.idle_from, 0, ~std::uint64_t{0},
                    "From this epoch on, it is there and calls for no round.");
+  tools::add_duration(app, "--first-sample-time", options.first_sample_time, "How long the first of a round takes.");
   app.add_flag("--join", options.joins, "Joins a run that is under way, instead of waiting for the group.");
   tools::add_size(app, "--chunk-bytes", options.chunk_bytes, "One chunk; 0: chosen by the engine.");
   tools::add_count(app, "--flows", options.flows, 0, 16, "Connections per peer; 0: chosen by the engine.");
