@@ -178,6 +178,7 @@ enum class RosterAnswer : std::uint8_t {
   too_far_ahead = 5,
   left_out = 6,
   withdrawn = 7,
+  no_credit = 8,
 };
 struct Ack {
   RoundId round = 0;

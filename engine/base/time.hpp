@@ -29,9 +29,11 @@ inline constexpr TimePoint kNever = TimePoint::max();
   return Duration(static_cast<std::int64_t>(seconds * 1e9));
 }
 
-// `time + wait` without wrapping past kNever.
+// `time + wait` (not negative) without wrapping past kNever; `time` may be TimePoint::min(), long ago.
 [[nodiscard]] constexpr TimePoint saturating_add(TimePoint time, Duration wait) {
-  return wait > kNever - time ? kNever : time + wait;
+  return time > TimePoint{} && wait > kNever - time ? kNever : time + wait;
 }
+static_assert(saturating_add(TimePoint::min(), Duration{1}) < TimePoint{});
+static_assert(saturating_add(TimePoint{Duration{5}}, Duration::max()) == kNever);
 
 }  // namespace papilio

@@ -14,10 +14,17 @@ namespace {
 // An old acknowledgement matters only while its proposer, or somebody who heard of its commit, may still speak up.
 constexpr std::size_t kRememberedAcknowledgements = 8;
 // How many proposals a peer may bring down by being bound to another before one goes on without it.
-constexpr std::uint32_t kExcuses = 2;
+constexpr std::uint32_t kExcuses = 4;
 // Commits of others that one proposal passes on. There is one, or a few after a heal; a liar could make up any number.
 constexpr std::size_t kMostPassedOn = 4;
 constexpr std::uint32_t kMostBackoffSteps = 8;
+// A proposal that binds others and comes to nothing: withdrawn is what happens to correct proposers that collide,
+// silent until the lease ends only to those that freeze. More than kDemeritsForgiven, and each costs twice the last
+// one's wait.
+constexpr std::uint32_t kDemeritsOfWithdrawn = 1;
+constexpr std::uint32_t kDemeritsOfSilence = 2;
+constexpr std::uint32_t kDemeritsForgiven = 3;
+constexpr std::uint32_t kMostDoublings = 6;
 
 std::uint64_t absorb(std::uint64_t hash, std::uint64_t value) {
   return Random::mix(hash ^ Random::mix(value + 0x9e3779b97f4a7c15U));
@@ -88,6 +95,7 @@ std::string_view to_string(Answer answer) {
     case Answer::too_far_ahead: return "the attempt is too far ahead";
     case Answer::left_out: return "the round began without it";
     case Answer::withdrawn: return "withdrawn";
+    case Answer::no_credit: return "too many of this proposer's proposals came to nothing";
   }
   return "unknown";
 }
@@ -150,7 +158,9 @@ void Rostering::handle_epoch(TimePoint now, std::uint64_t epoch, std::span<const
     peer.attempts_left = config_.attempts_at_once;
     if (peer.excuses <= kExcuses) peer.excuses = 0;  // who used them up gets none until it acknowledges again
     const bool is_lost = std::find(lost.begin(), lost.end(), peer.id) != lost.end();
-    peer.is_expected = last_ && names(*last_, peer.id) && !is_lost && (!peer.epoch || *peer.epoch < epoch_);
+    // After taking over state there is no such roster: whoever is close behind will be here soon.
+    const bool was_in_it = last_ ? names(*last_, peer.id) : peer.epoch && *peer.epoch + 2 >= epoch_;
+    peer.is_expected = was_in_it && !is_lost && (!peer.epoch || *peer.epoch < epoch_);
   }
 
   if (const auto next = std::exchange(of_next_epoch_, std::nullopt); next && next->epoch == epoch_) {
@@ -171,7 +181,10 @@ void Rostering::handle_due(TimePoint now, bool due) {
 }
 
 void Rostering::handle_time(TimePoint now) {
-  if (lease_ && now >= lease_->until) release(now);
+  if (lease_ && now >= lease_->until) {
+    blame(now, lease_->holder, kDemeritsOfSilence);
+    release(now);
+  }
   if (collecting_) look_at_answers(now, true);
   if (may_propose() && now >= own_turn()) propose(now);
   check_invariants();
@@ -296,6 +309,10 @@ RosterVerdict Rostering::consider(TimePoint now, const Proposal& proposal) {
     answer(proposal, Answer::too_far_ahead);
     return RosterVerdict::refused;
   }
+  if (const Known* const peer = find(proposer); peer != nullptr && now < peer->credit_from) {
+    answer(proposal, Answer::no_credit);
+    return RosterVerdict::refused;
+  }
   highest_attempt_ = std::max(highest_attempt_, proposal.ballot.attempt);
   if (proposal.ballot == promised_ && !has_acknowledged(proposal)) return RosterVerdict::forged;
   if (proposal.ballot < promised_) {
@@ -336,6 +353,15 @@ void Rostering::answer(const Proposal& proposal, Answer what) {
 bool Rostering::has_acknowledged(const Proposal& proposal) const {
   if (collecting_ && collecting_->proposal == proposal) return true;
   return std::find(acknowledged_.begin(), acknowledged_.end(), proposal) != acknowledged_.end();
+}
+
+void Rostering::blame(TimePoint now, const PeerId& proposer, std::uint32_t demerits) {
+  Known* const peer = find(proposer);
+  if (peer == nullptr) return;
+  peer->demerits += demerits;
+  if (peer->demerits <= kDemeritsForgiven) return;
+  const std::uint32_t doublings = std::min(peer->demerits - kDemeritsForgiven - 1, kMostDoublings);
+  peer->credit_from = saturating_add(now, config_.attempt_refill * (1U << doublings));
 }
 
 // What this node was bound to came to nothing.
@@ -407,6 +433,7 @@ void Rostering::pass_on(TimePoint now, const PeerId& from, const Commit& commit)
 
 void Rostering::decide(const Commit& commit) {
   decided_ = commit;
+  if (Known* const proposer = find(commit.proposal.ballot.proposer)) proposer->demerits = 0;
   collecting_.reset();
   lease_.reset();
   deferred_.reset();
@@ -515,7 +542,10 @@ RosterVerdict Rostering::handle_answer(TimePoint now, const PeerId& from, const 
   if (answer.answer == Answer::withdrawn) {
     if (answer.ballot.proposer != from) return RosterVerdict::wrong_proposer;
     if (deferred_ && deferred_->ballot == answer.ballot) deferred_.reset();
-    if (lease_ && lease_->holder == from && promised_ == answer.ballot) release(now);
+    if (lease_ && lease_->holder == from && promised_ == answer.ballot) {
+      blame(now, from, kDemeritsOfWithdrawn);
+      release(now);
+    }
     return RosterVerdict::accepted;
   }
   if (!collecting_ || collecting_->proposal.ballot != answer.ballot ||
@@ -525,6 +555,7 @@ RosterVerdict Rostering::handle_answer(TimePoint now, const PeerId& from, const 
   switch (answer.answer) {
     case Answer::acknowledged: set_said(from, Said::acknowledged); break;
     case Answer::busy: set_said(from, Said::busy); break;
+    case Answer::no_credit: set_said(from, Said::outbid); break;
     case Answer::promised_higher: {
       if (answer.promised.attempt <= highest_attempt_ + kMostAttemptJump) {
         highest_attempt_ = std::max(highest_attempt_, answer.promised.attempt);

@@ -11,8 +11,8 @@
 // leases and answers give here: nobody commits while somebody who answers has promised another ballot, and an
 // acknowledgement binds its sender until the proposer commits, withdraws, is lost or lets the lease run out.
 //
-// Guarantee. Call two members connected if their link is up from the first proposal of a round until both have begun
-// it or will not, and alive if what is sent to them is answered within a quarter of ack_grace.
+// Guarantee, among correct members. Call two connected if their link is up from the first proposal of a round until
+// both have begun it or will not, and alive if what is sent to them is answered within a quarter of ack_grace.
 //   1. No two connected, alive members that are both at the epoch when the round is first proposed begin it with
 //      different rosters, where whole sides are cut apart and peers die. Where single links are missing (A and B are
 //      connected, but not to the same proposers), still no member begins with a roster that names a connected, alive
@@ -23,7 +23,8 @@
 //      group_hash; what it means for the models is found by digests (core/agreement). After it has healed, the next
 //      roster names everybody who is at the epoch.
 // A member that is not alive by this definition (frozen, or behind a link that holds messages for seconds) may begin a
-// roster that the others have given up: it then finds itself alone in that round, and they lose nothing.
+// roster that the others have given up: it then finds itself alone in that round, and they lose nothing. A liar can
+// split a group for a round, since rosters are not signed; it cannot keep rounds from beginning.
 #pragma once
 
 #include <array>
@@ -100,8 +101,9 @@ enum class Answer : std::uint8_t {
   too_far_ahead,    // the attempt is not believable
   left_out,         // most others began this round without the sender, which waits for their state
   withdrawn,        // from the proposer: this ballot will not be committed
+  no_credit,        // too many of the proposer's proposals came to nothing: not for a while
 };
-inline constexpr Answer kLastAnswer = Answer::withdrawn;
+inline constexpr Answer kLastAnswer = Answer::no_credit;
 [[nodiscard]] std::string_view to_string(Answer answer);
 
 struct RosterAnswer {
@@ -228,6 +230,9 @@ class Rostering {
     bool is_silent = false;     // did not answer in time, and has said nothing since
     std::uint32_t excuses = 0;  // proposals of this epoch that it has brought down by being bound to another
     bool is_expected = false;   // was in the last round, and is not out of it yet
+    // What its proposals that came to nothing weigh; a commit of its own clears it.
+    std::uint32_t demerits = 0;
+    TimePoint credit_from{};  // no acknowledgement before
     double attempts_left = 0;
     TimePoint refilled{};
   };
@@ -251,6 +256,7 @@ class Rostering {
   RosterVerdict consider(TimePoint now, const Proposal& proposal);
   void acknowledge(TimePoint now, const Proposal& proposal);
   void answer(const Proposal& proposal, Answer what);
+  void blame(TimePoint now, const PeerId& proposer, std::uint32_t demerits);
   void release(TimePoint now);
   [[nodiscard]] bool has_acknowledged(const Proposal& proposal) const;
   RosterVerdict handle_foreign_commit(TimePoint now, const Known& from, const Commit& commit);

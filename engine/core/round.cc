@@ -23,6 +23,7 @@ std::string_view to_string(CutOff reason) {
     case CutOff::slow: return "slow";
     case CutOff::never_started: return "never-started";
     case CutOff::condemned: return "condemned";
+    case CutOff::wrong_group: return "wrong-group";
     case CutOff::not_done: return "not-done";
     case CutOff::non_finite: return "non-finite";
     case CutOff::wild_norm: return "wild-norm";
@@ -72,7 +73,8 @@ bool any_bit(const ChunkBits& bits) {
 
 // What ends with the connection and can begin again with a new one.
 bool is_mended_by_reconnecting(CutOff reason) {
-  return reason == CutOff::connection_lost || reason == CutOff::departed || reason == CutOff::condemned;
+  return reason == CutOff::connection_lost || reason == CutOff::departed || reason == CutOff::condemned ||
+         reason == CutOff::damaged_bytes;
 }
 
 }  // namespace
@@ -138,11 +140,18 @@ Coverage Round::missing(MemberIndex part, ChunkIndex chunk) const {
 
 Coverage Round::waiting_for() const {
   Coverage waiting = 0;
-  const ChunkIndex begin = plan_.first_chunk(config_.self);
-  for (ChunkIndex index = begin; is_held_here(config_.self) && index < begin + plan_.chunks(config_.self); ++index) {
-    if (chunks_[index].state == ChunkState::open) waiting |= missing(config_.self, index);
+  for (MemberIndex part = 0; part < members(); ++part) {
+    if (!is_held_here(part)) continue;
+    if (parts_[part].taken) waiting |= live_ & ~parts_[part].answered;
+    if (!is_reduced_here(part)) continue;
+    const ChunkIndex begin = plan_.first_chunk(part);
+    for (ChunkIndex index = begin; index < begin + plan_.chunks(part); ++index) {
+      const Chunk& chunk = chunks_[index];
+      if (chunk.state != ChunkState::open) continue;
+      waiting |= chunk.in != 0 ? missing(part, index) : chunk.asked_of < members() ? coverage_of(chunk.asked_of) : 0;
+    }
   }
-  return waiting;
+  return waiting & live_ & ~coverage_of(config_.self);
 }
 
 // A majority of the reducers that are live, itself left out, have lost it. Clients have no vote: they are not connected
@@ -297,6 +306,7 @@ void Round::handle_cut_off(MemberIndex member, CutOff reason) {
   peer.requested.clear();
   peer.wants.clear();
   lateness_.handle_gone(member);
+  expect_bytes();  // the others may have waited for it
   live_ &= ~coverage_of(member);
   contributing_ &= ~coverage_of(member);
   if (mutated(Mutation::counted_cut_off_member)) {
@@ -319,7 +329,17 @@ void Round::handle_cut_off(MemberIndex member, CutOff reason) {
 }
 
 bool Round::may_resume(MemberIndex member) const {
-  return !over_ && !is_cut_short_ && (is_live(member) || is_mended_by_reconnecting(peers_[member].cut_off));
+  if (over_ || is_cut_short_) return false;
+  if (is_live(member)) return true;
+  // What the others have lost stays lost until its part is with a successor: else it would come and go.
+  return is_mended_by_reconnecting(peers_[member].cut_off) && !(is_condemned(member) && holds_any_part(member));
+}
+
+bool Round::holds_any_part(MemberIndex member) const {
+  for (MemberIndex part = 0; part < members(); ++part) {
+    if (holder(part) == member && plan_.chunks(part) > 0) return true;
+  }
+  return false;
 }
 
 bool Round::handle_resumed(MemberIndex member) {
@@ -568,7 +588,7 @@ Verdict Round::handle_suspect(MemberIndex from, MemberIndex member, bool withdra
 void Round::review_parts() {
   if (over_ || canceled_) return;
   for (MemberIndex member = 0; member < members(); ++member) {
-    if (member != config_.self && is_live(member) && may_reduce(member) && is_condemned(member)) {
+    if (member != config_.self && is_live(member) && holds_any_part(member) && is_condemned(member)) {
       return handle_cut_off(member, CutOff::condemned);  // which comes back here
     }
   }
@@ -670,6 +690,7 @@ void Round::decide(MemberIndex index) {
   const Coverage others = live_ & ~coverage_of(config_.self);
   if (over_ || !part.taken || ((others & ~part.answered) != 0 && !settle_by_passed_)) return;
   const bool first = !std::exchange(part.decided, true);
+  if (first) expect_bytes();  // only now they are asked for their contributions
   const ChunkIndex begin = plan_.first_chunk(index);
   std::vector<ChunkBits> fetched(members());
   bool any_new = false;

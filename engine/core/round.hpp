@@ -46,6 +46,7 @@ enum class CutOff : std::uint8_t {
   slow,                   // its timers say so: see peer_timers.hpp
   never_started,          // not one shard of it came
   condemned,              // a majority of the members have lost it
+  wrong_group,            // its shards are of another roster
   not_done,               // the others had everything long ago, and it did not
   non_finite,             // it sent NaN, infinity, or what would overflow an average
   wild_norm,              // the norm policy refused its contribution
@@ -290,6 +291,7 @@ class Round {
   [[nodiscard]] bool is_reduced_here(MemberIndex part) const;
   [[nodiscard]] Coverage missing(MemberIndex part, ChunkIndex chunk) const;
   [[nodiscard]] bool is_condemned(MemberIndex member) const;
+  [[nodiscard]] bool holds_any_part(MemberIndex member) const;
   [[nodiscard]] bool may_come_back(MemberIndex member) const;
   [[nodiscard]] Verdict check_bits(MemberIndex part, const ChunkBits& bits) const;
   template <typename Function>

@@ -48,7 +48,7 @@ core::Proposal from_wire(const transport::Propose& wire) {
   return proposal;
 }
 
-static_assert(static_cast<int>(core::kLastAnswer) == static_cast<int>(transport::RosterAnswer::withdrawn));
+static_assert(static_cast<int>(core::kLastAnswer) == static_cast<int>(transport::RosterAnswer::no_credit));
 
 transport::Ack to_wire(const core::RosterAnswer& answer) {
   return {.round = answer.round,

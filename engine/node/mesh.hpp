@@ -38,6 +38,7 @@ struct Peer {
   std::vector<transport::Flow*> flows;  // the first carries control frames
   MemberIndex member = kNotAMember;     // in the current round; the round's driver keeps it
   std::uint64_t payload_seen = 0;       // of its flows, when the round's timers were told last
+  RoundId resume_heard = 0;             // it says that it is in that round, and was not answered yet
   RoundId resume_told = 0;              // the round for which this link was told that this node is in it
 };
 

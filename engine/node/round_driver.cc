@@ -78,6 +78,7 @@ std::uint64_t payload_received(const Peer& peer) {
 core::Offence offence_of(CutOff reason) {
   switch (reason) {
     case CutOff::wrong_model: return core::Offence::wrong_model;
+    case CutOff::wrong_group: return core::Offence::wrong_group;
     case CutOff::damaged_bytes: return core::Offence::damaged_bytes;
     case CutOff::slow: return core::Offence::slow;
     case CutOff::never_started:
@@ -249,6 +250,9 @@ void RoundDriver::cancel() {
 }
 
 void RoundDriver::act() {
+  for (std::size_t member = 0; round_->is_in_trouble() && member < member_peers_.size(); ++member) {
+    if (member_peers_[member] != nullptr) resume_link(*member_peers_[member]);
+  }
   run_finalisations();
   deliver_notices();
   wake_senders();
@@ -413,7 +417,10 @@ transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transpor
     violate(peer, CutOff::wrong_model, "a shard of another model or epoch");
     return {};
   }
-  if (group_of(header) != spec_.group) return {};
+  if (group_of(header) != spec_.group) {
+    violate(peer, CutOff::wrong_group, "a shard of another group");
+    return {};
+  }
 
   Verdict verdict = Verdict::bad_size;
   if (payload_bytes % sizeof(float) == 0) {
@@ -582,13 +589,25 @@ MemberIndex RoundDriver::member_of(const PeerId& id) const {
 void RoundDriver::handle_peer_joined(Peer& peer) {
   if (!round_) return;
   const MemberIndex member = member_of(peer.id);
-  if (member == kNotAMember || member == round_->config().self || !round_->may_resume(member)) return;
+  if (member == kNotAMember || member == round_->config().self) return;
   peer.member = member;
   peer.payload_seen = 0;
   member_peers_[member] = &peer;
   member_reports_[member].address = peer.address;
   member_reports_[member].role = role_of(peer.role);
-  tell_resume(peer);
+  resume_link(peer);
+}
+
+// Both sides say that they are in the round; who has heard it goes on. Not before the round allows it.
+void RoundDriver::resume_link(Peer& peer) {
+  if (!round_->may_resume(peer.member)) return;
+  const bool is_new = !round_->is_live(peer.member);
+  if (is_new && peer.resume_told != spec_.round) tell_resume(peer);
+  if (peer.resume_heard != spec_.round) return;
+  peer.resume_heard = 0;
+  if (peer.resume_told != spec_.round) tell_resume(peer);
+  round_->handle_resumed(peer.member);
+  spdlog::info("{} ({}): goes on with round {}", to_hex(peer.id), peer.address, spec_.round);
 }
 
 void RoundDriver::tell_resume(Peer& peer) {
@@ -597,11 +616,9 @@ void RoundDriver::tell_resume(Peer& peer) {
 }
 
 void RoundDriver::handle_resume(Peer& peer, const transport::Resume& resume) {
-  if (resume.group != spec_.group || !round_->may_resume(peer.member)) return;
-  if (peer.resume_told != spec_.round) tell_resume(peer);  // the link is older than this round here
-  if (round_->handle_resumed(peer.member)) {
-    spdlog::info("{} ({}): goes on with round {}", to_hex(peer.id), peer.address, spec_.round);
-  }
+  if (resume.group != spec_.group) return;
+  peer.resume_heard = spec_.round;
+  resume_link(peer);
 }
 
 bool RoundDriver::handle_control(Peer& peer, const transport::Header& header) {
@@ -784,7 +801,9 @@ bool RoundDriver::next_shard(Peer& peer, transport::OutgoingFrame& frame) {
                                    payload.size(), frame.header);
   }
   frame.payload = payload;
-  const bool borrow = peer.is_local_host && (is_average ? borrow_averages_ : borrow_ != Borrow::nothing);
+  // With trouble about, an average may come before the one that the bytes were sent to has read them.
+  const bool borrow =
+      peer.is_local_host && !round_->is_in_trouble() && (is_average ? borrow_averages_ : borrow_ != Borrow::nothing);
   frame.mode = borrow ? transport::WriteMode::borrow : transport::WriteMode::copy;
   frame.tag = tag_of(*order);
   shards_in_flight_ += 1;

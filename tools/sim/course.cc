@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/core/roster.hpp"
 #include "tools/sim/host_config.hpp"
 #include "tools/sim/world.hpp"
 
@@ -119,6 +120,25 @@ std::vector<std::uint32_t> World::draw_up_roster(std::size_t index) {
   return roster;
 }
 
+namespace {
+
+// As the group does once the roster is agreed on.
+void seal(node::RoundSpec& spec) {
+  core::Roster roster{.round = spec.round,
+                      .epoch = spec.epoch,
+                      .members = {},
+                      .chunk_bytes = static_cast<std::uint32_t>(spec.chunk_bytes),
+                      .timeout_ms = 1};
+  for (const transport::RosterMember& member : spec.members) {
+    roster.members.push_back(
+        {.peer = member.peer, .rate_bytes_per_s = member.rate_bytes_per_s, .reduces = member.reduces});
+  }
+  spec.model = core::model_hash({.low = 1, .high = 2}, spec.epoch);
+  spec.group = core::group_hash(roster);
+}
+
+}  // namespace
+
 node::RoundSpec World::spec_of(std::size_t index, const std::vector<std::uint32_t>& roster) const {
   node::RoundSpec spec{.round = index + 1,
                        .epoch = index,
@@ -130,6 +150,7 @@ node::RoundSpec World::spec_of(std::size_t index, const std::vector<std::uint32_
                             .rate_bytes_per_s = scenario_.hosts[host].announced_rate,
                             .reduces = !scenario_.hosts[host].client});
   }
+  seal(spec);
   return spec;
 }
 
@@ -228,6 +249,7 @@ void World::begin_round(std::uint32_t number, std::size_t index) {
   node::RoundSpec spec = round.check->spec();
   if (plan.other_epoch) spec.epoch += 1000;
   if (plan.other_roster) std::reverse(spec.members.begin(), spec.members.end());
+  seal(spec);
   if (plan.poison != Poison::none || plan.other_epoch || plan.other_roster) make_hostile(number);
   host.begin(spec, gradient, plan.weight);
   look_at(host);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <utility>
 
 #include "engine/base/random.hpp"
@@ -104,9 +105,14 @@ Duration draw_timeout(Random& random, const Settings& settings, Duration generou
 std::uint32_t draw_members(Random& random, const Settings& settings) {
   if (settings.faults == Faults::pairs) return kPairPeers;
   if (settings.most_peers <= settings.peers) return settings.peers;
-  // Small groups are where majorities are tight, and quick: half of the seeds are in the lower quarter of the range.
-  const std::uint32_t most = settings.most_peers;
-  return static_cast<std::uint32_t>(log_uniform(random, settings.peers, most + 0.999));
+  // Small groups are where majorities are tight, and they are quick; large ones cost the square of their size.
+  const double part = random.uniform() * random.uniform();
+  const double ratio = (settings.most_peers + 0.999) / settings.peers;
+  return static_cast<std::uint32_t>(settings.peers * std::pow(ratio, part));
+}
+
+std::uint32_t draw_round_count(Random& random, std::uint32_t members) {
+  return 2 + static_cast<std::uint32_t>(random.below(members > 24 ? 1 : 3));
 }
 
 }  // namespace
@@ -136,8 +142,8 @@ Scenario draw_scenario(const Settings& settings, std::uint64_t seed) {
   scenario.borrow = static_cast<node::Borrow>(1 + random.below(3));
   scenario.roster_keeps_dead = random.chance(0.5);
   scenario.pool_bytes_limit = std::size_t{64} << 20U;
-  draw_rounds(random, scenario,
-              settings.rounds != 0 ? settings.rounds : 2 + static_cast<std::uint32_t>(random.below(3)), usual);
+  draw_rounds(random, scenario, settings.rounds != 0 ? settings.rounds : draw_round_count(random, scenario.members),
+              usual);
 
   if (is_pair) {
     draw_pair(random, static_cast<std::uint32_t>(seed % kPairs), usual, scenario);

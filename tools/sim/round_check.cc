@@ -114,7 +114,7 @@ std::string RoundCheck::check_end(std::uint32_t host, const RoundReport& report,
     std::string wrong = check_chunk(self, chunk, report, values.subspan(range.begin, range.size));
     if (!wrong.empty()) return failure("chunk " + std::to_string(chunk) + ": " + wrong);
   }
-  if (is_well(self)) {
+  if (is_well(self) && !may_be_outvoted(self)) {
     if (report.canceled) return failure("promise 2: canceled by nobody");
     if (std::string wrong = check_blame(self, report); !wrong.empty()) return failure(wrong);
     if (std::string wrong = check_coverage(self, report); !wrong.empty()) return failure(wrong);
