@@ -27,6 +27,7 @@ RATE_BPS = 200e6
 LINE_ELEMENTS = 3 << 20      # a round of 0.8 s at that rate
 LOOPBACK_ELEMENTS = 8 << 20  # long enough to be struck
 SLOW = {"slow", "never-started", "condemned"}
+BAD_LINE = SLOW | {"not-done"}  # where the others had everything already, and it had not
 
 
 def proposer_order(round_: int, peer: bytes) -> int:
@@ -278,7 +279,7 @@ class FaultsTest(unittest.TestCase):
         self.middle_of_a_round(group)
         proxy.drip_bytes = 64 << 10
         victim, live = group.members[4], group.members[:4]
-        rounds = self.expect_cut_off(live, victim.peer(), SLOW, rounds_until=2)
+        rounds = self.expect_cut_off(live, victim.peer(), BAD_LINE, rounds_until=2)
         self.expect_training_goes_on(live, victim.peer(), after=rounds[0].epoch)
 
     def test_damaged_bytes(self) -> None:
@@ -304,7 +305,7 @@ class FaultsTest(unittest.TestCase):
         self.middle_of_a_round(group)
         group.place.cut(1)
         victim, live = group.members[1], group.others(group.members[1])
-        rounds = self.expect_cut_off(live, victim.peer(), SLOW, rounds_until=2)
+        rounds = self.expect_cut_off(live, victim.peer(), BAD_LINE, rounds_until=2)
         own = victim.round(1)
         self.assert_right(own)
         self.assertEqual(own.banned(), set(), "who was cut off itself bans nobody")
@@ -318,7 +319,7 @@ class FaultsTest(unittest.TestCase):
         self.middle_of_a_round(group)
         group.place.shape(0, 1e6)
         victim, live = group.members[0], group.members[1:]
-        rounds = self.expect_cut_off(live, victim.peer(), SLOW, rounds_until=2)
+        rounds = self.expect_cut_off(live, victim.peer(), BAD_LINE, rounds_until=2)
         self.expect_training_goes_on(live, victim.peer(), after=rounds[0].epoch)
 
 
