@@ -328,7 +328,7 @@ void Lateness::update_lags(TimePoint now, Group& group, bool own_absence) {
       timers.longest_gap = std::max(timers.longest_gap, now - *timers.last_payload);
     }
     const bool excused = own_absence || peer.reassessed || is_excused(peer, now, group);
-    const bool waits = says_it_waits(peer, group);
+    const bool waits = says_it_waits(peer);
     if (excused || (peer.waited && !waits)) peer.accountable_from = now;
     peer.waited = waits;
     peer.reassessed = false;
@@ -415,7 +415,7 @@ bool Lateness::has_yet_to_start(const Peer& peer) {
 // Whether it would be wrong to count any of this moment against the peer.
 bool Lateness::is_excused(const Peer& peer, TimePoint now, const Group& group) const {
   if (peer.held_back || peer.owes < Owes::averages_only || has_yet_to_start(peer)) return true;
-  if (!says_it_waits(peer, group)) return false;
+  if (!says_it_waits(peer)) return false;
   // The one it waits for is late here as well and will be judged here; or it is this node, which most wait for; or
   // somebody may be sending still, within the announced rates.
   if ((peer.waiting_for & group.owing_contributions) != 0) return true;
@@ -424,9 +424,10 @@ bool Lateness::is_excused(const Peer& peer, TimePoint now, const Group& group) c
 }
 
 // Only who owes nothing but averages can wait: its contributions depend on nobody. Where nothing else excuses it, the
-// one it waits for may be late to it alone: its lag grows more slowly, so that it finds out before it is blamed.
-bool Lateness::says_it_waits(const Peer& peer, const Group& group) const {
-  return peer.owes == Owes::averages_only && (peer.waiting_for & group.live) != 0;
+// one it waits for may be late to it alone, or be known as gone only here: its lag grows more slowly, so that it finds
+// out before it is blamed.
+bool Lateness::says_it_waits(const Peer& peer) const {
+  return peer.owes == Owes::averages_only && peer.waiting_for != 0;
 }
 
 Duration Lateness::silence(const Peer& peer, TimePoint now) const {
@@ -494,7 +495,7 @@ double Lateness::minimum_share(const Peer& peer, const Group& group) const {
 
 bool Lateness::is_crawling(const Peer& peer, TimePoint now, const Group& group) const {
   if (!is_judged(peer) || peer.held_back || peer.owes < Owes::averages_only || has_yet_to_start(peer)) return false;
-  if (says_it_waits(peer, group) || now - peer.accountable_from < config_.window) return false;
+  if (says_it_waits(peer) || now - peer.accountable_from < config_.window) return false;
   return recent_rate(peer, now) < minimum_share(peer, group);
 }
 

@@ -235,7 +235,7 @@ class Lateness {
   [[nodiscard]] std::optional<LateMember> judge_rate(const Peer& peer, TimePoint now, const Group& group) const;
   [[nodiscard]] static bool has_yet_to_start(const Peer& peer);
   [[nodiscard]] bool is_excused(const Peer& peer, TimePoint now, const Group& group) const;
-  [[nodiscard]] bool says_it_waits(const Peer& peer, const Group& group) const;
+  [[nodiscard]] bool says_it_waits(const Peer& peer) const;
   [[nodiscard]] Duration silence(const Peer& peer, TimePoint now) const;
   [[nodiscard]] Duration lag_behind_median(const Peer& peer, TimePoint now) const;
   [[nodiscard]] double recent_rate(const Peer& peer, TimePoint now) const;

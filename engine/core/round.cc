@@ -405,6 +405,9 @@ void Round::handle_time(TimePoint now) {
     }
     ask_relays(now);
     if (!settle_by_passed_ && now >= config_.settle_by) {
+      for (MemberIndex part = 0; part < members(); ++part) {
+        if (parts_[part].taken) name_missing(part);
+      }
       settle_by_passed_ = true;
       for (MemberIndex part = 0; part < members(); ++part) {
         if (parts_[part].taken) decide(part);
@@ -435,6 +438,17 @@ Owes Round::owes(MemberIndex member) const {
   }
   if (owes_averages) return Owes::averages_only;
   return peers_[member].is_done || !owe_each_other(member) ? Owes::nothing : Owes::done;
+}
+
+// Those whose contributions to this part are not waited for any longer.
+void Round::name_missing(MemberIndex part) {
+  Coverage late = 0;
+  for_each_chunk(part, [&](ChunkIndex index, const Chunk& chunk) {
+    if (chunk.state == ChunkState::open && chunk.in != 0) late |= missing(part, index);
+  });
+  for (Coverage rest = late & ~coverage_of(config_.self); rest != 0; rest &= rest - 1) {
+    peers_[static_cast<MemberIndex>(std::countr_zero(rest))].cut_off = CutOff::contributions_missing;
+  }
 }
 
 // Whenever authority over a part moves: how much is to come from whom.
@@ -692,6 +706,10 @@ void Round::decide(MemberIndex index) {
   Part& part = parts_[index];
   const Coverage others = live_ & ~coverage_of(config_.self);
   if (over_ || !part.taken || ((others & ~part.answered) != 0 && !settle_by_passed_)) return;
+  for (MemberIndex member = 0; member < members(); ++member) {
+    if ((others & ~part.answered & coverage_of(member)) == 0) continue;
+    peers_[member].cut_off = CutOff::contributions_missing;  // there is no time left to wait for it
+  }
   const bool first = !std::exchange(part.decided, true);
   if (first) expect_bytes();  // only now they are asked for their contributions
   const ChunkIndex begin = plan_.first_chunk(index);
@@ -777,7 +795,8 @@ void Round::ask_relays(TimePoint now) {
     Part& part = parts_[index];
     const MemberIndex lost = holder(index);
     if (lost == config_.self || is_live(lost) || part.relay != kEverybody || plan_.chunks(index) == 0) continue;
-    if (now < saturating_add(peers_[lost].lost_at, config_.resume_grace)) continue;
+    const TimePoint lost_at = peers_[lost].lost_at;
+    if (lost_at != kNever && now < saturating_add(lost_at, config_.resume_grace)) continue;
     for (std::uint32_t step = 1; step < members() && part.relay == kEverybody; ++step) {
       const MemberIndex member = (lost + step) % members();
       const bool has_lost_it = (peers_[lost].suspects & coverage_of(member)) != 0;

@@ -307,6 +307,7 @@ class Round {
   void cut_off_not_done(TimePoint now);
   void cut_off_late(TimePoint now);
   [[nodiscard]] Owes owes(MemberIndex member) const;
+  void name_missing(MemberIndex part);
   void expect_bytes();
 
   void review_parts();

@@ -587,7 +587,7 @@ MemberIndex RoundDriver::member_of(const PeerId& id) const {
 
 // A link that came (back) during a round: the other side may be in it, too.
 void RoundDriver::handle_peer_joined(Peer& peer) {
-  if (!round_) return;
+  if (!round_) return tell_given_up(peer);
   const MemberIndex member = member_of(peer.id);
   if (member == kNotAMember || member == round_->config().self) return;
   peer.member = member;
@@ -596,6 +596,13 @@ void RoundDriver::handle_peer_joined(Peer& peer) {
   member_reports_[member].address = peer.address;
   member_reports_[member].role = role_of(peer.role);
   resume_link(peer);
+}
+
+// Others may be in the round that this node is through with: they need not wait.
+void RoundDriver::tell_given_up(Peer& peer) {
+  if (spec_.round == 0 || spec_.round != last_round_ || member_of(peer.id) == kNotAMember) return;
+  mesh_.send_control(peer,
+                     transport::Suspect{.round = spec_.round, .member = member_of(config_.self), .withdrawn = false});
 }
 
 // Both sides say that they are in the round; who has heard it goes on. Not before the round allows it.

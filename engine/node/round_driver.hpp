@@ -147,6 +147,7 @@ class RoundDriver {
   void handle_resume(Peer& peer, const transport::Resume& resume);
   [[nodiscard]] core::Verdict handle_notice(Peer& peer, const transport::Header& header);
   bool keep_for_later(Peer& peer, const transport::Header& header);
+  void tell_given_up(Peer& peer);
   void resume_link(Peer& peer);
   void tell_resume(Peer& peer);
   void tell(const core::Notice& notice);

@@ -110,6 +110,8 @@ std::string RoundCheck::check_average(ChunkIndex chunk, const Average& average) 
     const double bound =
         0x1.0p-24 * static_cast<double>(contributors.size() + 2) * magnitude / weights * 1.000001 + 1e-35;
     const double value = static_cast<double>(average.values[i]);
+    // A poisoned reducer keeps its own poison; nobody else may take it.
+    if (!std::isfinite(value) && !std::isfinite(sum) && average.holders == coverage_of(average.reducer)) continue;
     if (!std::isfinite(value)) return "promise 2: element " + std::to_string(range.begin + i) + " is not finite";
     if ((names & equivocators_) != 0 || std::abs(value - sum / weights) <= bound) continue;
     return "promise 2: element " + std::to_string(range.begin + i) + " is " + text_of(value) +
