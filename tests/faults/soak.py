@@ -3,12 +3,12 @@
        soak.py - thousands of rounds among members that are killed and started at random
 
 SYNOPSIS
-       tests/faults/soak.py [--rounds 2000] [--seed S] [--json FILE]
+       tests/faults/soak.py [--rounds 2000] [--seed S] [--freezes] [--json FILE]
 
 DESCRIPTION
        2 to 10 members average on loopback while one is killed (SIGKILL) or started every second or so, under its old name
        or as a newcomer. Member 0 is never touched: its rounds are counted, and its memory and descriptors have to stay
-       where they were. Every element of every result is checked by the members themselves. Looked for: a round beyond
+       where they were. With --freezes, some are stopped for 3 to 6 s instead (SIGSTOP), for which they may be banned. Every element of every result is checked by the members themselves. Looked for: a round beyond
        its deadline, results that differ among members of one round that are still connected, an innocent banned, a ban
        that was on disk before a kill and is not after it, memory or descriptors that grow.
 
@@ -45,6 +45,7 @@ MEMORY_GROWTH_BYTES = 4 << 20
 DESCRIPTOR_GROWTH = 8
 NEWCOMERS = 0.3  # share of starts
 MID_ROUND = 0.7  # share of kills
+FREEZES = 0.15  # share of disturbances
 PLANTED = bytes.fromhex("f0" * 32)
 
 
@@ -57,7 +58,9 @@ class Soak:
         self.alive: set[int] = set()
         self.gone: list[harness.Member] = []  # killed ones, for what they said
         self.bans: dict[int, set[bytes]] = collections.defaultdict(set)  # by directory, as seen on disk
-        self.kills = self.starts = 0
+        self.kills = self.starts = self.freezes = 0
+        self.thaw_at: dict[int, float] = {}  # by member
+        self.culprits: set[str] = set()      # who was ever frozen
 
     def run(self) -> dict:
         began = time.monotonic()
@@ -90,8 +93,19 @@ class Soak:
                 lambda: sum(event["event"] == "round" for event in member.events) > heard or member.closed, PATIENCE_S)
 
     def strike(self) -> None:
+        for index in [index for index, when in self.thaw_at.items() if time.monotonic() >= when]:
+            del self.thaw_at[index]
+            self.group.members[index].thaw()
         dead = sorted(set(range(MOST)) - self.alive)
         may_kill = len(self.alive) > LEAST
+        awake = sorted(self.alive - {0} - set(self.thaw_at))
+        if self.options.freezes and len(awake) > LEAST and self.draw.random() < FREEZES:
+            index = self.draw.choice(awake)
+            self.culprits.add(self.group.members[index].peer())
+            self.group.members[index].freeze()
+            self.thaw_at[index] = time.monotonic() + self.draw.uniform(3, 6)
+            self.freezes += 1
+            return
         if dead and (not may_kill or self.draw.random() < 0.5):
             index = self.draw.choice(dead)
             self.compare_bans(index)
@@ -117,6 +131,7 @@ class Soak:
 
     def bury(self, index: int) -> None:
         self.gone.append(self.group.members[index])
+        self.thaw_at.pop(index, None)
         self.alive.discard(index)
         self.compare_bans(index)
         self.plant_ban(index)
@@ -176,7 +191,7 @@ class Soak:
             self.problems.append(f"member 0 holds {descriptors} more descriptors")
         sizes = [round_.members for round_ in watched]
         return {"seed": self.options.seed, "rounds": len(watched), "seconds": seconds, "kills": self.kills,
-                "starts": self.starts, "members_least": min(sizes, default=0), "members_most": max(sizes, default=0),
+                "starts": self.starts, "freezes": self.freezes, "members_least": min(sizes, default=0), "members_most": max(sizes, default=0),
                 "round_seconds_median": statistics.median([r.seconds for r in watched] or [0]),
                 "round_seconds_most": max((r.seconds for _, r in rounds), default=0), "memory_growth_bytes": memory,
                 "descriptor_growth": descriptors, "reports": len(rounds),
@@ -192,8 +207,8 @@ class Soak:
                 self.problems.append(f"{member.name}, epoch {round_.epoch}: {round_.wrong} wrong elements")
             if round_.seconds > ROUND_TIMEOUT_S + 1:
                 self.problems.append(f"{member.name}, epoch {round_.epoch}: {round_.seconds:.1f} s")
-            if round_.banned():
-                named = {peer: round_.of(peer)["evidence"] for peer in round_.banned()}
+            if banned := round_.banned() - self.culprits:
+                named = {peer: round_.of(peer)["evidence"] for peer in banned}
                 self.problems.append(f"{member.name}, epoch {round_.epoch}: banned innocents {named}")
 
     def check_agreement(self, rounds: list) -> None:
@@ -226,6 +241,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--freezes", action="store_true")
     parser.add_argument("--program", type=Path, default=harness.ROOT / "build/tests/faults/fault-member")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
