@@ -415,8 +415,8 @@ void Round::handle_time(TimePoint now) {
       finalise_where_complete();
     }
   }
-  ask_who_is_done(now);
   cut_off_late(now);
+  ask_those_who_are_done(now);
   cut_off_not_done(now);
   if (now < config_.deadline || mutated(Mutation::forgotten_deadline)) return;
   if (!reduce_by_passed_) stop_waiting_for_contributions();
@@ -483,23 +483,42 @@ void Round::cut_off_late(TimePoint now) {
   }
 }
 
-Duration Round::linger(TimePoint now) const {
-  return std::max(config_.linger_floor, from_seconds(to_seconds(now - config_.start) * config_.linger_fraction));
+Coverage Round::done_members() const {
+  Coverage done = 0;
+  for (MemberIndex member = 0; member < members(); ++member) {
+    if (is_live(member) && (peers_[member].is_done || !owe_each_other(member))) done |= coverage_of(member);
+  }
+  return done;
+}
+
+// Most members have everything, so what this one lacks exists: it need not wait until its reducer is found out to be
+// dead, or to withhold it from this member alone.
+void Round::ask_those_who_are_done(TimePoint now) {
+  const Coverage done = done_members() & ~coverage_of(config_.self);
+  if (over_ || unsettled_ == 0 || 2 * std::popcount(done) <= std::popcount(live_)) {
+    most_done_at_ = kNever;
+    return;
+  }
+  if (most_done_at_ == kNever) most_done_at_ = now;
+  if (now < saturating_add(most_done_at_, config_.resume_grace)) return;
+  for (MemberIndex index = 0; index < members(); ++index) {
+    if (is_held_here(index) || parts_[index].relay != kEverybody) continue;
+    ask_relay(index, done & config_.reducers & ~coverage_of(holder(index)));
+  }
 }
 
 // Those few that have not everything while the others wait: not for ever.
 void Round::cut_off_not_done(TimePoint now) {
   if (over_ || unsettled_ > 0) return;
-  Coverage done = coverage_of(config_.self);
-  for (MemberIndex member = 0; member < members(); ++member) {
-    if (is_live(member) && (peers_[member].is_done || !owe_each_other(member))) done |= coverage_of(member);
-  }
+  const Coverage done = done_members() | coverage_of(config_.self);
   if (2 * std::popcount(done) <= std::popcount(live_)) {
     linger_until_ = kNever;
     return;
   }
   if (linger_until_ == kNever) {
-    linger_until_ = std::min(config_.deadline, saturating_add(now, linger(now)));
+    const Duration wait =
+        std::max(config_.linger_floor, from_seconds(to_seconds(now - config_.start) * config_.linger_fraction));
+    linger_until_ = std::min(config_.deadline, saturating_add(now, wait));
   }
   if (now < linger_until_) return;
   for (MemberIndex member = 0; member < members(); ++member) {
@@ -789,6 +808,24 @@ void Round::want_average(MemberIndex to, ChunkIndex index) {
   peer.wants[index] = true;
 }
 
+// The first of these after the part's holder passes the holder's averages on.
+void Round::ask_relay(MemberIndex index, Coverage candidates) {
+  ChunkBits averages((plan_.chunks(index) + 63) / 64);
+  for_each_chunk(index, [&](ChunkIndex at, const Chunk& chunk) {
+    if (chunk.state == ChunkState::open) set_bit(averages, at - plan_.first_chunk(index));
+  });
+  if (!any_bit(averages)) return;
+  Part& part = parts_[index];
+  for (std::uint32_t step = 1; step < members() && part.relay == kEverybody; ++step) {
+    const MemberIndex member = (holder(index) + step) % members();
+    if ((candidates & coverage_of(member)) != 0) part.relay = member;
+  }
+  if (part.relay == kEverybody) return;
+  in_trouble_ = true;
+  part.givers |= coverage_of(part.relay);
+  tell_wanted(part.relay, index, {}, std::move(averages));
+}
+
 // A reducer that only this member has lost, and that does not come back: another member passes its averages on.
 void Round::ask_relays(TimePoint now) {
   for (MemberIndex index = 0; index < members() && !canceled_; ++index) {
@@ -797,11 +834,7 @@ void Round::ask_relays(TimePoint now) {
     if (lost == config_.self || is_live(lost) || part.relay != kEverybody || plan_.chunks(index) == 0) continue;
     const TimePoint lost_at = peers_[lost].lost_at;
     if (lost_at != kNever && now < saturating_add(lost_at, config_.resume_grace)) continue;
-    for (std::uint32_t step = 1; step < members() && part.relay == kEverybody; ++step) {
-      const MemberIndex member = (lost + step) % members();
-      const bool has_lost_it = (peers_[lost].suspects & coverage_of(member)) != 0;
-      if (member != config_.self && is_live(member) && may_reduce(member) && !has_lost_it) ask_relay(index, member);
-    }
+    ask_relay(index, live_ & config_.reducers & ~coverage_of(config_.self) & ~peers_[lost].suspects);
   }
   bool any_expired = false;
   for (Peer& peer : peers_) {
@@ -813,43 +846,6 @@ void Round::ask_relays(TimePoint now) {
   review_parts();
   finalise_where_complete();
   update_over();
-}
-
-// Who is done holds every average. What a reducer still owes that is not done itself, or lags behind the others, is had
-// from there: one that trickles would otherwise keep those it serves last from being done, and the others, which it
-// served first and never lost, would in the end cut those off with it.
-void Round::ask_who_is_done(TimePoint now) {
-  if (unsettled_ == 0 || canceled_) return;
-  MemberIndex relay = kEverybody;
-  for (MemberIndex member = 0; member < members() && relay == kEverybody; ++member) {
-    if (is_live(member) && peers_[member].is_done && may_reduce(member)) relay = member;
-  }
-  if (relay == kEverybody) {
-    somebody_done_since_ = kNever;
-    return;
-  }
-  if (somebody_done_since_ == kNever) somebody_done_since_ = now;
-  const Duration grace = linger(now) / 2;
-  if (now < saturating_add(somebody_done_since_, grace)) return;
-  for (MemberIndex index = 0; index < members(); ++index) {
-    const MemberIndex reducer = holder(index);
-    if (reducer == config_.self || !is_live(reducer) || parts_[index].relay != kEverybody) continue;
-    const bool is_behind = !peers_[reducer].is_done || lateness_.timers(reducer).lag > grace;
-    if (is_behind && reducer != relay) ask_relay(index, relay);
-  }
-}
-
-// For the averages of this part that are not here; nothing if they all are.
-void Round::ask_relay(MemberIndex index, MemberIndex relay) {
-  ChunkBits averages((plan_.chunks(index) + 63) / 64);
-  for_each_chunk(index, [&](ChunkIndex at, const Chunk& chunk) {
-    if (chunk.state == ChunkState::open) set_bit(averages, at - plan_.first_chunk(index));
-  });
-  if (!any_bit(averages)) return;
-  in_trouble_ = true;
-  parts_[index].relay = relay;
-  parts_[index].givers |= coverage_of(relay);
-  tell_wanted(relay, index, {}, std::move(averages));
 }
 
 // ---- what to do next

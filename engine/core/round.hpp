@@ -316,9 +316,9 @@ class Round {
   void decide(MemberIndex part);
   void ask_contributions(MemberIndex part, MemberIndex of);
   void ask_relays(TimePoint now);
-  void ask_who_is_done(TimePoint now);
-  void ask_relay(MemberIndex part, MemberIndex relay);
-  [[nodiscard]] Duration linger(TimePoint now) const;
+  void ask_relay(MemberIndex part, Coverage candidates);
+  void ask_those_who_are_done(TimePoint now);
+  [[nodiscard]] Coverage done_members() const;
   void want_average(MemberIndex to, ChunkIndex index);
   void tell_wanted(MemberIndex to, MemberIndex part, ChunkBits contributions, ChunkBits averages);
   [[nodiscard]] bool all_are_done() const;
@@ -337,8 +337,8 @@ class Round {
   std::uint64_t unsettled_ = 0;
   Lateness lateness_;
   TimePoint linger_until_ = kNever;
-  TimePoint somebody_done_since_ = kNever;
-  bool in_trouble_ = false;  // anybody has lost anybody: what seems unasked may be somebody's older view
+  TimePoint most_done_at_ = kNever;  // since when a majority of the live members has everything
+  bool in_trouble_ = false;          // anybody has lost anybody: what seems unasked may be somebody's older view
   bool settle_by_passed_ = false;
   bool reduce_by_passed_ = false;
   bool canceled_ = false;

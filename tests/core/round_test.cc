@@ -832,44 +832,6 @@ TEST_F(OneMember, AnotherMemberIsAskedForTheAveragesOfAReducerThatOnlyThisOneHas
   EXPECT_EQ(round_.check_average(2, 4, 1, 7, 4, kChunk), Verdict::accept);
 }
 
-TEST_F(OneMember, WhoIsDoneIsAskedForTheAveragesOfAReducerThatIsNot) {
-  contribute_all(1);
-  contribute_all(2);
-  finalise_all();
-  for (ChunkIndex chunk = 4; chunk < 8; ++chunk) ASSERT_TRUE(average(chunk));  // of member 1
-  ASSERT_TRUE(average(8));                                                     // and one of member 2
-  all_notices();
-  round_.handle_done(1);
-  round_.lateness().handle_heard(2, kStart + seconds(1));
-  round_.handle_time(kStart + seconds(1));
-  round_.lateness().handle_heard(2, kStart + seconds(2));
-  round_.handle_time(kStart + seconds(2) - milliseconds(1));
-  EXPECT_TRUE(all_notices().empty());
-  EXPECT_EQ(round_.check_average(1, 9, 2, 7, 4, kChunk), Verdict::unasked);
-  round_.handle_time(kStart + seconds(2));
-  const std::vector<Notice> told = all_notices();
-  ASSERT_EQ(told.size(), 1U);
-  EXPECT_EQ(told[0].kind, Notice::Kind::wanted);
-  EXPECT_EQ(told[0].to, 1U);
-  EXPECT_EQ(told[0].part, 2U);
-  EXPECT_EQ(told[0].second, ChunkBits{0b1110});
-  // From whomever it comes first; the other one's is late and no fault.
-  EXPECT_EQ(round_.check_average(1, 9, 2, 7, 4, kChunk), Verdict::accept);
-  ASSERT_TRUE(round_.handle_average(1, 9, 2, 7, 4));
-  EXPECT_EQ(round_.check_average(2, 9, 2, 7, 4, kChunk), Verdict::late);
-  EXPECT_TRUE(average(10));
-}
-
-TEST_F(OneMember, WhoIsDoneIsNotAskedForWhatOthersThatAreDoneHaveOnTheirWay) {
-  round_.handle_done(1);
-  round_.handle_done(2);
-  for (int second = 0; second <= 4; ++second) {
-    for (const MemberIndex member : {1U, 2U}) round_.lateness().handle_heard(member, kStart + seconds(second));
-    round_.handle_time(kStart + seconds(second));
-  }
-  EXPECT_TRUE(all_notices().empty());
-}
-
 TEST_F(OneMember, TheFewThatAreNotDoneAreNotWaitedForTooLong) {
   contribute_all(1);
   contribute_all(2);

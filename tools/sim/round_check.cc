@@ -82,8 +82,17 @@ RoundCheck::HostBits RoundCheck::reducers() const {
   return bits;
 }
 
+// The others may take one for lost that half of them cannot hear.
+bool RoundCheck::is_isolated(MemberIndex member) const {
+  HostBits roster = 0;
+  for (const std::uint32_t host : hosts_) roster |= bit(host);
+  const HostBits unheard = disturbed_pairs_[hosts_[member]] & roster;
+  return 2 * std::popcount(unheard) + 1 >= static_cast<int>(hosts_.size());
+}
+
 bool RoundCheck::are_well(MemberIndex one, MemberIndex other) const {
-  return is_well(one) && is_well(other) && (disturbed_pairs_[hosts_[one]] & bit(hosts_[other])) == 0;
+  return is_well(one) && is_well(other) && !is_isolated(one) && !is_isolated(other) &&
+         (disturbed_pairs_[hosts_[one]] & bit(hosts_[other])) == 0;
 }
 
 // Those who lost it, together with those of whom anything can be expected, are enough to say that it is gone. Members

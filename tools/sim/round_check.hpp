@@ -73,6 +73,7 @@ class RoundCheck {
   [[nodiscard]] HostBits reducers() const;
   [[nodiscard]] bool is_well(MemberIndex member) const { return !is_disturbed(hosts_[member]); }
   // Nothing went wrong that could keep one from the other.
+  [[nodiscard]] bool is_isolated(MemberIndex member) const;
   [[nodiscard]] bool are_well(MemberIndex one, MemberIndex other) const;
   [[nodiscard]] bool may_be_outvoted(MemberIndex member) const;
   [[nodiscard]] MemberIndex successor(MemberIndex self, ChunkIndex chunk) const;
