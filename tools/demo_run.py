@@ -23,7 +23,8 @@ OPTIONS
        --kill-one
               Half-way, kill the last node (SIGKILL). The others go on.
        --stop-one
-              Half-way, freeze a node (SIGSTOP) until the others are done.
+              Half-way, freeze a node (SIGSTOP) until the others are done. They notice
+              and go on without it.
        --transport auto|uring|uv
               What moves the bytes: io_uring or libuv. Default: auto.
        --data FILE
@@ -161,6 +162,7 @@ class Demo:
         self.out = sys.stderr if options.json == "-" else sys.stdout
         self.members: list[Member] = []
         self.half_way = threading.Event()
+        self.harmed_after = 0  # rounds
 
     def say(self, text: str) -> None:
         print(text, file=self.out, flush=True)
@@ -213,6 +215,8 @@ class Demo:
         rounds = 0
         for _ in member.process.stdout:
             rounds += 1
+            if tells and not self.half_way.is_set():
+                self.harmed_after = rounds
             if tells and rounds >= max(1, self.options.steps // 2):
                 self.half_way.set()
 
@@ -312,6 +316,12 @@ class Demo:
                  + ("" if fell else ": it did NOT fall"))
         self.say(f"  rounds    {len(times)}, of {1e3 * statistics.median(times):.1f} ms (median), coverage "
                  f"{100 * coverage:.1f}%, over {result['transport'].split(' ')[0].rstrip(':,;') or 'nothing'}")
+        harmed = [f"node {member.index} was {member.fate}" for member in self.members if member.fate != "runs"]
+        after = result["rounds"][self.harmed_after + 1:]  # the one under way belongs to neither
+        if harmed and after:
+            self.say(f"  fault     {' and '.join(harmed)} after {self.harmed_after} rounds; the others did {len(after)} more "
+                     f"among {min(entry['members'] for entry in after)}, the slowest in "
+                     f"{1e3 * max(entry['seconds'] for entry in after):.0f} ms")
         self.say(f"  traffic   {human_size(result['bytes_sent'])} sent by all nodes, in {result['seconds']:.1f} s")
 
 

@@ -71,6 +71,7 @@ struct Exchange {
   // trainer -> loop
   std::uint64_t samples = 0;
   std::optional<ModelDigest> model;
+  std::optional<std::uint64_t> adopted_epoch;
   std::optional<AllReduceCall> call;
   bool cancel = false;
   bool stop = false;
@@ -206,6 +207,14 @@ class LoopNode final : public Node, private node::EngineEvents {
     io_->wake();
   }
 
+  void adopt_epoch(std::uint64_t epoch) override {
+    {
+      const std::lock_guard lock(exchange_.mutex);
+      exchange_.adopted_epoch = epoch;
+    }
+    io_->wake();
+  }
+
   void stop() override {
     {
       const std::lock_guard lock(exchange_.mutex);
@@ -271,6 +280,8 @@ class LoopNode final : public Node, private node::EngineEvents {
   // False when it is time to leave.
   bool take_commands() {
     const std::lock_guard lock(exchange_.mutex);
+    // Before the samples: these are of the epoch that it brings.
+    if (const auto epoch = std::exchange(exchange_.adopted_epoch, {})) adopt(*epoch);
     if (exchange_.samples > 0) group_.add_samples(std::exchange(exchange_.samples, 0));
     if (exchange_.model) {
       group_.report_model(exchange_.model->epoch, exchange_.model->digest);
@@ -284,6 +295,13 @@ class LoopNode final : public Node, private node::EngineEvents {
     }
     if (std::exchange(exchange_.cancel, false)) cancel_ = true;
     return !exchange_.stop;
+  }
+
+  void adopt(std::uint64_t epoch) {
+    if (engine_.rounds().in_round() || epoch <= group_.progress(io_->now()).local_epoch) return;
+    group_.handle_state_taken(io_->now(), epoch);
+    engine_.rounds().skip_rounds_to(epoch);  // round numbers are one ahead of epochs
+    spdlog::info("goes on from epoch {}", epoch);
   }
 
   void join_round() {

@@ -79,6 +79,8 @@ struct RoundReport {
   // Per chunk: the members whose gradients the average holds (bit i: members in the order of `peers`, self included),
   // or 0: the chunk is this node's local gradient.
   std::vector<Coverage> chunks;
+  // Per chunk: its first element. A chunk ends where the next one begins, the last one where the gradient ends.
+  std::vector<std::uint64_t> chunk_begins;
   // Per chunk: the member that averaged it, as a rule the one whose part it is; ~0 where local.
   std::vector<MemberIndex> reducers;
   double coverage = 0;  // mean over elements of contributors / members; a local chunk counts 0
@@ -141,6 +143,11 @@ class Node {
 
   // The digest of this node's model after its optimiser step, told to the others so that divergence is noticed.
   virtual void report_model_digest(std::uint64_t epoch, std::uint64_t digest) = 0;
+
+  // The trainer holds the group's state as it is after `epoch` rounds (a checkpoint, a copy from another member): this
+  // node takes part from there, where progress().waits_for_state kept it out. Between rounds; an epoch that is not
+  // later than progress().local_epoch changes nothing.
+  virtual void adopt_epoch(std::uint64_t epoch) = 0;
 
   // Asks for a clean departure (signal handlers call it through request_stop): rounds are canceled, a goodbye is sent.
   virtual void stop() = 0;

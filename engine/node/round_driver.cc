@@ -367,6 +367,7 @@ RoundReport RoundDriver::make_report() {
   for (ChunkIndex chunk = 0; chunk < plan.chunk_count(); ++chunk) {
     const Coverage coverage = round_->coverage(chunk);
     report.chunks.push_back(coverage);
+    report.chunk_begins.push_back(plan.chunk(chunk).begin);
     report.reducers.push_back(coverage != 0 ? round_->reducer(chunk) : kNotAMember);
     covered += static_cast<double>(plan.chunk(chunk).size) * std::popcount(coverage) / round_->members();
     if (coverage == 0) {

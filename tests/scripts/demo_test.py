@@ -117,9 +117,10 @@ class DemoTest(unittest.TestCase):
         self.assertIn("the corpus is empty", result.stdout)
 
     def test_a_killed_node_is_not_waited_for(self) -> None:
-        result = self.run_demo("outlives outlives waits", "--steps", "2", "--kill-one", "--json", "-")
+        result = self.run_demo("outlives outlives waits", "--steps", "4", "--kill-one", "--json", "-")
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("node 2 (process", result.stderr)
+        self.assertIn("node 2 was killed after 2 rounds; the others did 1 more among 2", result.stderr)
         self.assertEqual(len(json.loads(result.stdout)["model_digests"]), 2)
 
     def test_a_stopped_node_continues_at_the_end(self) -> None:

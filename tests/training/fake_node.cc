@@ -54,6 +54,7 @@ class FakeGroup::Member final : public Node {
     if (waiting_) end_alone("");
   }
 
+  void adopt_epoch(std::uint64_t) override {}  // its group has one epoch
   void report_model_digest(std::uint64_t, std::uint64_t digest) override {
     const std::lock_guard lock(group_.mutex_);
     digests_.push_back(digest);

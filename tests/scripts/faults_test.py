@@ -1,0 +1,339 @@
+#!/usr/bin/env python3
+"""Real processes, real faults: five members average, one of them (or its line) is struck in the middle of a round, and
+the others have to finish that round by its deadline with the same values, say who it was and what was wrong, blame
+nobody else, and go on. Every element of every result is checked by the members themselves.
+Usage: faults_test.py FAULT-MEMBER [TEST...]. With network namespaces (root) each member has a line of its own; without
+them the faults of lines are played by a proxy, or not at all, and the test says so."""
+
+import os
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import threading
+import unittest
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "faults"))
+import harness  # noqa: E402
+
+PROGRAM = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else ""
+NO_NAMESPACES = harness.why_no_namespaces()
+MEMBERS = 5
+ROUND_TIMEOUT_S = 30
+RATE_BPS = 200e6
+LINE_ELEMENTS = 3 << 20      # a round of 0.8 s at that rate
+LOOPBACK_ELEMENTS = 8 << 20  # long enough to be struck
+SLOW = {"slow", "never-started", "condemned"}
+BAD_LINE = SLOW | {"not-done"}  # where the others had everything already, and it had not
+
+
+def proposer_order(round_: int, peer: bytes) -> int:
+    """Whose turn it is to propose: the lowest. As engine/core/roster.cc has it, so that it can be killed in time."""
+    mask = (1 << 64) - 1
+
+    def mix(value: int) -> int:
+        value = (value ^ value >> 30) * 0xbf58476d1ce4e5b9 & mask
+        value = (value ^ value >> 27) * 0x94d049bb133111eb & mask
+        return value ^ value >> 31
+
+    hash_ = 3
+    for word in (round_, *struct.unpack("<4Q", peer)):
+        hash_ = mix(hash_ ^ mix((word + 0x9e3779b97f4a7c15) & mask))
+    return hash_
+
+
+class FaultsTest(unittest.TestCase):
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory(prefix="papilio-faults-")
+        self.addCleanup(directory.cleanup)
+        self.directory = Path(directory.name)
+
+    def start(self, place, elements: int, *arguments: str) -> harness.Group:
+        place = self.enter(place)
+        group = harness.Group(PROGRAM, place, self.directory, elements,
+                              ("--round-timeout", f"{ROUND_TIMEOUT_S}s", *arguments))
+        return self.enter(group)
+
+    def enter(self, context):
+        entered = context.__enter__()
+
+        def leave() -> None:
+            context.__exit__(None, None, None)
+        self.addCleanup(leave)
+        return entered
+
+    def five(self, *arguments: str) -> harness.Group:
+        """Five with lines of their own where that can be had."""
+        if NO_NAMESPACES:
+            group = self.start(harness.Loopback(MEMBERS), LOOPBACK_ELEMENTS, *arguments)
+        else:
+            group = self.start(harness.Hosts(MEMBERS, RATE_BPS), LINE_ELEMENTS, *arguments)
+        return group
+
+    # ---- what every fault has in common
+
+    def middle_of_a_round(self, group: harness.Group, epoch: int = 1) -> None:
+        """Returns when everybody is in that round, and about a third of it is over."""
+        before = [member.round(epoch - 1) for member in group.members]
+        for round_ in before:
+            self.assert_right(round_)
+            self.assertEqual(round_.cut_off(), {})
+        for member in group.members:
+            member.wait_for("begin", epoch=epoch)
+        # The time is the fault's: there is no event in the middle of a round.
+        threading.Event().wait(min(round_.seconds for round_ in before) / 3)
+
+    def assert_right(self, round_: harness.Round) -> None:
+        self.assertEqual(round_.error, "")
+        self.assertEqual(round_.wrong, 0, "elements that are not what the report says")
+        self.assertFalse(round_.canceled)
+        self.assertLessEqual(round_.seconds, ROUND_TIMEOUT_S + 1)
+
+    def assert_agreement(self, rounds: list[harness.Round]) -> None:
+        for round_ in rounds:
+            self.assert_right(round_)
+        self.assertEqual(len({round_.digest for round_ in rounds}), 1, [round_.json for round_ in rounds])
+
+    def expect_cut_off(self, live: list[harness.Member], culprit: str, reasons: set[str], epoch: int = 1,
+                       rounds_until: int = 1, others: int = MEMBERS) -> list[harness.Round]:
+        """The live ones finish `epoch` (or one of the next, where the fault takes effect later) without the culprit,
+        agree, and blame nobody else. Returns that round's reports."""
+        for each in range(epoch, epoch + rounds_until):
+            rounds = [member.round(each) for member in live]
+            self.assert_agreement(rounds)
+            if any(round_.cut_off() or round_.members < others for round_ in rounds):
+                break
+        for member, round_ in zip(live, rounds):
+            named = round_.cut_off()
+            if round_.of(culprit) is None:
+                continue  # it had left the roster before the round began
+            self.assertEqual(set(named), {culprit}, member.tail())
+            self.assertIn(named[culprit]["reason"], reasons, member.tail())
+            self.assertLessEqual(round_.banned(), {culprit})
+        return rounds
+
+    def expect_training_goes_on(self, live: list[harness.Member], culprit: str | None, after: int,
+                                count: int = 2) -> None:
+        innocent = {member.peer() for member in live}
+        for epoch in range(after + 1, after + 1 + count):
+            rounds = [member.round(epoch) for member in live]
+            self.assert_agreement(rounds)
+            for round_ in rounds:
+                self.assertEqual(round_.local_chunks, 0)
+                self.assertEqual(set(round_.cut_off()) - {culprit}, set())
+                self.assertEqual(round_.banned() & innocent, set())
+                self.assertLessEqual(innocent, {each["peer"] for each in round_.peers})
+
+    # ---- the faults
+
+    def test_killed(self) -> None:
+        group = self.five()
+        group.start_all()
+        self.middle_of_a_round(group)
+        victim, live = group.members[-1], group.members[:-1]
+        victim.kill()
+        rounds = self.expect_cut_off(live, victim.peer(), {"connection-lost", "condemned"}, rounds_until=2)
+        for round_ in rounds:
+            self.assertEqual(round_.local_chunks, 0, "its part goes to a successor")
+        self.expect_training_goes_on(live, victim.peer(), after=rounds[0].epoch)
+
+    def test_a_client_killed(self) -> None:
+        group = self.five()
+        for index in range(MEMBERS):
+            group.start(index, *(("--role", "client") if index == 0 else ()))
+        self.middle_of_a_round(group)
+        victim, live = group.members[0], group.members[1:]
+        victim.kill()
+        rounds = self.expect_cut_off(live, victim.peer(), {"connection-lost", "condemned"}, rounds_until=2)
+        self.expect_training_goes_on(live, victim.peer(), after=rounds[0].epoch)
+
+    def test_frozen_and_thawed(self) -> None:
+        group = self.five()
+        group.start_all()
+        self.middle_of_a_round(group)
+        victim, live = group.members[2], group.others(group.members[2])
+        victim.freeze()
+        rounds = self.expect_cut_off(live, victim.peer(), SLOW, rounds_until=2)
+        judges = [round_ for round_ in rounds if round_.of(victim.peer())["evidence"]]
+        self.assertTrue(judges, "nobody gives evidence")
+        self.expect_training_goes_on(live, victim.peer(), after=rounds[0].epoch)
+        epoch = live[0].rounds()[-1].epoch
+        victim.thaw()
+        own = victim.round(1)  # ends for it as well, with what it has
+        self.assertEqual(own.wrong, 0)
+        victim.wait_for_log("refuses this node: banned until|is banned here until|joined from")
+        self.expect_training_goes_on(live, victim.peer(), after=epoch)
+
+    def test_the_proposer_killed(self) -> None:
+        """Three times in a row, the member whose turn it is to propose the next round dies before it can."""
+        group = self.five("--log-level", "debug")
+        group.start_all()
+        live, epoch = list(group.members), 0
+        while len(live) > 2:
+            self.assert_agreement([member.round(epoch) for member in live])
+            victim = min(live, key=lambda member: proposer_order(epoch + 2, self.full_id(group, member)))
+            # The next round is number epoch + 2, and due as soon as this one is over.
+            victim.wait_for("round", epoch=epoch)
+            victim.kill()
+            live.remove(victim)
+            epoch += 1
+            rounds = [member.round(epoch) for member in live]
+            self.assert_agreement(rounds)
+            for round_ in rounds:
+                self.assertLessEqual(set(round_.cut_off()), {victim.peer()})
+            epoch += 1
+        self.assert_agreement([member.round(epoch) for member in live])
+        self.expect_training_goes_on(live, None, after=epoch)
+        # That it was them: whenever the first in the order lived, it was its proposal that was taken.
+        first = min(group.members, key=lambda member: proposer_order(1, self.full_id(group, member)))
+        live[0].wait_for_log(f"round 1: 5 members, group [0-9a-f]+, attempt 1 by {first.peer()}")
+
+    def full_id(self, group: harness.Group, member: harness.Member) -> bytes:
+        index = group.members.index(member)
+        return bytes.fromhex((self.directory / f"state-{index}" / "peer-id").read_text().strip())
+
+    def test_killed_and_started_again(self) -> None:
+        """Under its old name, in the middle of the run: it gets in, and disturbs nobody on the way."""
+        group = self.five()
+        group.start_all()
+        self.middle_of_a_round(group)
+        victim, live = group.members[3], group.others(group.members[3])
+        victim.kill()
+        rounds = self.expect_cut_off(live, victim.peer(), {"connection-lost", "condemned"}, rounds_until=2)
+        again = group.start(3, "--join")
+        self.assertEqual(again.peer(), victim.peer())
+        epoch = again.wait_for("round", error="")["epoch"]
+        for each in range(rounds[0].epoch + 1, epoch):
+            self.assert_agreement([member.round(each) for member in live])
+        for each in range(epoch, epoch + 3):
+            rounds = [member.round(each) for member in group.members]
+            self.assert_agreement(rounds)
+            for round_ in rounds:
+                self.assertEqual((round_.members, round_.coverage, round_.cut_off(), round_.banned()),
+                                 (MEMBERS, 1, {}, set()))
+
+    def test_all_others_killed(self) -> None:
+        group = self.five()
+        group.start_all()
+        self.middle_of_a_round(group)
+        survivor = group.members[0]
+        for member in group.others(survivor):
+            member.kill()
+        last = survivor.round(1)
+        self.assert_right(last)
+        alone = survivor.round(2 if last.cut_off() else 3)
+        self.assert_right(alone)
+
+    def test_one_that_never_calls(self) -> None:
+        group = self.five()
+        for index in range(MEMBERS):
+            group.start(index, *(("--idle-from", "1") if index == 3 else ()))
+        idle, live = group.members[3], group.others(group.members[3])
+        idle.wait_for("idle")
+        rounds = self.expect_cut_off(live, idle.peer(), SLOW)
+        for round_ in rounds:
+            self.assertEqual(round_.local_chunks, 0, "its part goes to a successor")
+        self.expect_training_goes_on(live, idle.peer(), after=1)
+
+    def test_strangers_with_bad_manners(self) -> None:
+        """Whoever is not a member cannot disturb a round."""
+        group = self.start(harness.Loopback(MEMBERS), LOOPBACK_ELEMENTS)
+        group.start_all()
+        self.middle_of_a_round(group)
+        noise = [b"GET / HTTP/1.1\r\n\r\n", os.urandom(1 << 16), b"\0" * 4096, b"\xff" * 4096, b""]
+        strangers = []
+        for address in group.place.addresses:
+            host, port = address.rsplit(":", 1)
+            for each in noise:
+                stranger = socket.create_connection((host, int(port)))
+                strangers.append(stranger)
+                try:
+                    stranger.sendall(each)
+                except OSError:
+                    pass  # shown the door already
+        for epoch in range(1, 4):
+            rounds = [member.round(epoch) for member in group.members]
+            self.assert_agreement(rounds)
+            for round_ in rounds:
+                self.assertEqual((round_.cut_off(), round_.banned(), round_.coverage), ({}, set(), 1))
+        for stranger in strangers:
+            stranger.close()
+
+    # ---- faults of lines
+
+    def behind_a_proxy(self, index: int) -> tuple[harness.Group, harness.Proxy]:
+        """On loopback; all that one member says and hears goes through the proxy."""
+        group = self.start(harness.Loopback(MEMBERS), LOOPBACK_ELEMENTS)
+        proxy = harness.Proxy(group.place.addresses[index])
+        self.addCleanup(proxy.close)
+        group.reached_at[index] = proxy.address
+        for each in range(MEMBERS):
+            group.start(each, "--group-size", str(MEMBERS), peers=[] if each == index else None)
+        return group, proxy
+
+    def test_one_shard_a_second(self) -> None:
+        group, proxy = self.behind_a_proxy(4)
+        self.middle_of_a_round(group)
+        proxy.drip_bytes = 64 << 10
+        victim, live = group.members[4], group.members[:4]
+        rounds = self.expect_cut_off(live, victim.peer(), BAD_LINE, rounds_until=2)
+        self.expect_training_goes_on(live, victim.peer(), after=rounds[0].epoch)
+
+    def test_damaged_bytes(self) -> None:
+        group, proxy = self.behind_a_proxy(4)
+        self.middle_of_a_round(group)
+        proxy.to_damage = 1
+        victim = group.members[4]
+        for epoch in range(1, 5):
+            rounds = [member.round(epoch) for member in group.members]
+            for round_ in rounds:
+                self.assert_right(round_)
+                self.assertEqual(round_.banned(), set(), "one damaged block bans nobody")
+            # Those on one side of the bad line may blame those on the other, and nobody else.
+            for member, round_ in zip(group.members, rounds):
+                if member is not victim:
+                    self.assertLessEqual(set(round_.cut_off()), {victim.peer()})
+
+    def test_plug_pulled(self) -> None:
+        if NO_NAMESPACES:
+            return  # main() says so
+        group = self.five()
+        group.start_all()
+        self.middle_of_a_round(group)
+        group.place.cut(1)
+        victim, live = group.members[1], group.others(group.members[1])
+        rounds = self.expect_cut_off(live, victim.peer(), BAD_LINE, rounds_until=2)
+        own = victim.round(1)
+        self.assert_right(own)
+        self.assertEqual(own.banned(), set(), "who was cut off itself bans nobody")
+        self.expect_training_goes_on(live, victim.peer(), after=rounds[0].epoch)
+
+    def test_a_line_of_1_mbit(self) -> None:
+        if NO_NAMESPACES:
+            return
+        group = self.five()
+        group.start_all()
+        self.middle_of_a_round(group)
+        group.place.shape(0, 1e6)
+        victim, live = group.members[0], group.members[1:]
+        rounds = self.expect_cut_off(live, victim.peer(), BAD_LINE, rounds_until=2)
+        self.expect_training_goes_on(live, victim.peer(), after=rounds[0].epoch)
+
+
+def main() -> int:
+    if not PROGRAM:
+        return 0  # nothing to strike
+    if NO_NAMESPACES:
+        print(f"without lines of their own ({NO_NAMESPACES}): faults of lines by a proxy only", file=sys.stderr)
+    wanted = sys.argv[2:]
+    loader = unittest.defaultTestLoader
+    tests = loader.loadTestsFromNames(wanted, FaultsTest) if wanted else loader.loadTestsFromTestCase(FaultsTest)
+    return 0 if unittest.TextTestRunner(verbosity=2).run(tests).wasSuccessful() else 1
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())
