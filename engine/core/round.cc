@@ -731,10 +731,6 @@ void Round::decide(MemberIndex index) {
   Part& part = parts_[index];
   const Coverage others = live_ & ~coverage_of(config_.self);
   if (over_ || !part.taken || ((others & ~part.answered) != 0 && !settle_by_passed_)) return;
-  for (MemberIndex member = 0; member < members(); ++member) {
-    if ((others & ~part.answered & coverage_of(member)) == 0) continue;
-    peers_[member].cut_off = CutOff::contributions_missing;  // there is no time left to wait for it
-  }
   const bool first = !std::exchange(part.decided, true);
   if (first) expect_bytes();  // only now they are asked for their contributions
   const ChunkIndex begin = plan_.first_chunk(index);
@@ -758,6 +754,9 @@ void Round::decide(MemberIndex index) {
     if (fetched[member].empty()) continue;
     part.givers |= coverage_of(member);
     tell_wanted(member, index, {}, std::move(fetched[member]));
+  }
+  for (MemberIndex member = 0; any_new && settle_by_passed_ && member < members(); ++member) {
+    if ((others & coverage_of(member)) != 0) peers_[member].cut_off = CutOff::contributions_missing;  // no time to ask
   }
   if (!any_new && !first) return;
   for (MemberIndex member = 0; any_new && member < members(); ++member) {

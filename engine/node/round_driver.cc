@@ -81,8 +81,7 @@ core::Offence offence_of(CutOff reason) {
     case CutOff::wrong_group: return core::Offence::wrong_group;
     case CutOff::damaged_bytes: return core::Offence::damaged_bytes;
     case CutOff::slow: return core::Offence::slow;
-    case CutOff::never_started:
-    case CutOff::not_done: return core::Offence::missing;
+    case CutOff::never_started: return core::Offence::missing;
     case CutOff::non_finite: return core::Offence::non_finite;
     case CutOff::wild_norm: return core::Offence::wild_norm;
     default: return core::Offence::protocol;
@@ -720,8 +719,8 @@ void RoundDriver::cut_link(const core::Notice& notice) {
   const std::string why = notice.evidence.empty() ? std::string(to_string(reason)) : notice.evidence;
   spdlog::warn("{} ({}): cut off in round {}: {}{}", to_hex(peer->id), peer->address, spec_.round, why,
                notice.evidence.empty() || notice.is_sure ? "" : "; it may as well be this node's own line");
-  // What others say, or what may be this node's own doing, is no offence.
-  const bool is_offence = reason == CutOff::not_done || (notice.is_sure && !notice.evidence.empty());
+  // What others say, or what may be this node's own doing, is no offence; nor is it to lack what a third one withholds.
+  const bool is_offence = notice.is_sure && !notice.evidence.empty();
   if (is_offence) events_.on_offence(*peer, offence_of(reason), why + " in round " + std::to_string(spec_.round));
   mesh_.drop(*peer, "cut off: " + why);
 }
