@@ -1,8 +1,8 @@
 #include "engine/core/peer_timers.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
-#include <cstdio>
 #include <limits>
 
 #include "engine/base/assert.hpp"
@@ -36,6 +36,15 @@ class Sample {
 // Whether those that behave, this node among them, outnumber those that do not. Then the fault is with the others.
 bool is_majority(std::uint32_t good_peers, std::uint32_t bad_peers) { return good_peers + 1 > bad_peers; }
 
+std::string decimal(double value, int digits) {
+  std::array<char, 400> text;  // the longest double in this notation has 309 digits before its point
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed, digits);
+  return {text.data(), end.ptr};
+}
+
+std::string seconds_text(Duration duration) { return decimal(to_seconds(duration), 1) + " s"; }
+std::string rate_text(double bytes_per_s) { return decimal(bytes_per_s / 1e3, 0) + " kB/s"; }
+
 Duration scaled(Duration duration, double factor) { return from_seconds(to_seconds(duration) * factor); }
 
 // What is usual is measured on those that send enough: suspects must not widen their own limit. Half of the group is
@@ -53,9 +62,7 @@ Duration lag_limit(Sample<Duration>& usual, const LatenessConfig& config) {
 
 Status check(const LatenessConfig& config) {
   const auto wrong = [](const char* name, double value, const char* remedy) {
-    char text[200];
-    std::snprintf(text, sizeof text, "%s is %g: %s", name, value, remedy);
-    return usage_error(text);
+    return usage_error(std::string(name) + " is " + decimal(value, 3) + ": " + remedy);
   };
   const auto positive = [](Duration duration) { return duration > Duration::zero(); };
   if (!positive(config.stall_grace)) return wrong("stall_grace", to_seconds(config.stall_grace), "use more than 0 s");
@@ -101,21 +108,21 @@ std::string_view to_string(LateReason reason) {
 }
 
 std::string describe(const LateMember& late) {
-  char text[240];
-  const double limit_s = to_seconds(late.limit);
+  std::string text(to_string(late.reason));
   switch (late.reason) {
-    case LateReason::first_shard:
-      std::snprintf(text, sizeof text, "never started: no shard within %.1f s", limit_s);
-      break;
+    case LateReason::first_shard: text += ": no shard within " + seconds_text(late.limit); break;
     case LateReason::stalled:
-      std::snprintf(text, sizeof text, "stalled: silent for %.1f s (limit %.1f s)", to_seconds(late.silent), limit_s);
+      text += ": silent for " + seconds_text(late.silent) + " (limit " + seconds_text(late.limit) + ")";
       break;
     case LateReason::slow:
-      std::snprintf(text, sizeof text, "slow: %.0f kB/s (at least %.0f kB/s expected), %.1f s behind (limit %.1f s)",
-                    late.rate_bytes_per_s / 1e3, late.expected_bytes_per_s / 1e3, to_seconds(late.lag), limit_s);
+      text +=
+          ": " + rate_text(late.rate_bytes_per_s) + " (at least " + rate_text(late.expected_bytes_per_s) + " expected)";
+      if (late.lag <= late.limit) break;
+      text += ", " + seconds_text(late.lag) + " behind (limit " + seconds_text(late.limit) + ")";
       break;
   }
-  return late.sure ? text : std::string(text) + "; perhaps the fault of this node's own line";
+  if (!late.sure) text += "; perhaps the fault of this node's own line";
+  return text;
 }
 
 // ---- one peer
@@ -245,6 +252,7 @@ std::span<const LateMember> Lateness::judge(TimePoint now) {
 // What came while this process was frozen waits in the kernel: all clocks of silence start anew.
 void Lateness::forgive_frozen(TimePoint now) {
   started_waiting_ += now - judged_;
+  line_down_since_.reset();
   for (Peer& peer : peers_) {
     if (peer.timers.heard) peer.timers.heard = now;
     if (peer.timers.last_payload) peer.timers.last_payload = now;
@@ -329,11 +337,13 @@ void Lateness::update_lags(TimePoint now, Group& group, bool own_absence) {
     }
     const bool excused = own_absence || peer.reassessed || is_excused(peer, now, group);
     const bool waits = says_it_waits(peer);
+    // What did not come while it waited is no measure of what it sends after.
     if (excused || (peer.waited && !waits)) peer.accountable_from = now;
     peer.waited = waits;
     peer.reassessed = false;
-    if (peer.owes > Owes::done && timers.progress() < 1)
+    if (peer.owes > Owes::done && timers.progress() < 1) {
       update_lag(peer, now, excused ? 0 : waits ? config_.waiting_share : 1);
+    }
     if (sends_too_little(peer, now, group)) {
       ++group.sending_little;
     } else {

@@ -1,24 +1,25 @@
-// Who holds the round up. A member that is slow, frozen or dripping costs the others time, and a member that is merely
+// Who holds the round up. A member that is frozen, slow or dripping costs all others time, and one that is merely
 // unlucky must not be blamed for it: both are settled here, from bytes and times alone, in two small pieces. PeerTimers
 // is what is known about one peer in one round. Lateness holds the timers of all peers and names those that are late,
 // by four rules, each of which asks first whether the fault could be this node's own:
 //
-//   first shard  it has sent no payload by first_shard_grace.
-//   stalled      it owes something and not one byte, not even a pulse, came for stall_grace.
-//   slow         it lags behind the group: the median peer was where this peer is now more than median + mads * MAD of
-//                all lags ago (between lag_floor and lag_ceiling), AND it sends at less than 1/slack of both what it
-//                qualified for and what the group does. Progress is compared with progress, never with a clock: a line
-//                that is slow for all makes nobody lag. The rate is what keeps one gap from being a fault, the lag is
-//                what keeps a trickle from being none.
-//   crawling     it owes shards that depend on nobody else and sends less than minimum_rate over a whole window.
+//   never started  no payload came by first_shard_grace.
+//   stalled        it owes something, and not one byte, not even a pulse, came for stall_grace.
+//   slow           it lags behind the group AND it sends too little. Lag: how long ago the median peer was where this
+//                  peer is now; too much is more than median + mads * MAD of the lags that are usual, between lag_floor
+//                  and lag_ceiling. Too little: less than 1/slack of what it qualified for and of what the group does.
+//   crawling       it owes what depends on nobody else, and sends less than the minimum rate over a whole window.
 //
-// A peer's clocks stand still while the wait is not its doing: before it started (the first rule sees to that), while
-// this node itself does not read from it, while a reducer waits for somebody who still owes contributions here too, and
-// while this process was itself frozen. Silence or slowness of so many that this node is not with the majority any
-// more is taken for this node's own line: then it waits longer, and what it says is marked as not sure.
+// Progress is compared with progress and not with a clock, so a line that is slow for all makes nobody lag. The rate is
+// what keeps one gap from being a fault; the lag is what keeps a trickle, or one shard per timeout, from being none.
 //
-// The median and the median absolute deviation are used instead of mean and standard deviation because up to half of
-// the group can be wrong without moving them (Hampel, "The influence curve and its role in robust estimation", 1974).
+// A peer's clocks stand still while the wait is not its doing: before its first shard, while this node does not read
+// from it, while this process was frozen or its line down, and, for a reducer whose own contributions are in, while it
+// waits for a member that owes contributions here too or may still be sending at its announced rate. Silence or
+// slowness of so many that this node is no longer with the majority is taken for this node's own line.
+//
+// Median and median absolute deviation stand where mean and standard deviation might, because up to half of the group
+// can be wrong without moving them (Hampel, "The influence curve and its role in robust estimation", 1974).
 #pragma once
 
 #include <array>
@@ -49,8 +50,8 @@ struct LatenessConfig {
   Duration minority_patience = std::chrono::seconds(4);
   // Over which rates are measured. At least twice stall_grace, so that a gap that is forgiven leaves half of the rate.
   Duration window = std::chrono::seconds(4);
-  // A rate below 1/slack of what is expected is low. 4 is two for the forgiven gap times two for uneven shares of a
-  // line that several connections fill.
+  // A rate below 1/slack of what is expected is too little. 4 is two for the forgiven gap times two for uneven shares
+  // of a line that several connections fill. For those that announced no rate, twice as much.
   double slack = 4;
   // Median absolute deviations above the median lag that are still usual. 6 MAD are 4 standard deviations.
   double mads = 6;
@@ -98,7 +99,7 @@ struct LateMember {
   double rate_bytes_per_s = 0;      // of payload, over the window
   double expected_bytes_per_s = 0;  // the least that would have been enough; 0 where the reason is not about rates
 };
-// For reports and bans: `slow: lags 3.2s behind the group (limit 3s), 31 kB/s (at least 1500 kB/s expected)`.
+// For reports and bans: `slow: 31 kB/s (at least 1500 kB/s expected), 3.2 s behind (limit 3.0 s)`.
 [[nodiscard]] std::string describe(const LateMember& late);
 
 // Bytes of payload over a sliding window, in a ring of buckets: no allocation, constant work per event.

@@ -287,6 +287,15 @@ TEST_F(PeerTimersTest, GoneMembersAreNotJudged) {
   EXPECT_TRUE(play(seconds(9), [](MemberIndex i) { return i == 2 ? kSilent : std::int64_t{50'000}; }).empty());
 }
 
+TEST_F(PeerTimersTest, StallsOfThisNodesLineAndOfAPeersAreNotAddedUp) {
+  begin(5);
+  play(seconds(1), [](MemberIndex) { return std::int64_t{50'000}; });
+  play(milliseconds(2500), [](MemberIndex) { return kSilent; });
+  const auto found = play(milliseconds(4300), [](MemberIndex i) { return i == 2 ? kSilent : std::int64_t{50'000}; });
+  EXPECT_TRUE(found.empty()) << describe(found[0]);
+  EXPECT_EQ(play(milliseconds(5200), [](MemberIndex i) { return i == 2 ? kSilent : std::int64_t{50'000}; }).size(), 1U);
+}
+
 // ---- rates and lags
 
 TEST_F(PeerTimersTest, CrawlingIsFoundByItsLag) {
@@ -314,6 +323,14 @@ TEST_F(PeerTimersTest, DrippingIsFound) {
 TEST_F(PeerTimersTest, LineThatIsSlowForAllBlamesNobody) {
   begin(5, 25e6);
   EXPECT_TRUE(play(seconds(60), [](MemberIndex i) { return 10'000 + 1'000 * std::int64_t{i}; }).empty());
+}
+
+TEST_F(PeerTimersTest, SlownessOfMostIsThisNodesOwnLine) {
+  begin(5, 0, 40 * kMegabyte);
+  const auto found = play(seconds(20), [this](MemberIndex i) {
+    return now_ < start_ + seconds(2) ? 300'000 : std::int64_t{i == 1 ? 100'000 : 500};
+  });
+  EXPECT_TRUE(found.empty()) << describe(found[0]);
 }
 
 TEST_F(PeerTimersTest, WithinWhatItQualifiedForIsNotSlow) {
@@ -406,6 +423,47 @@ TEST_F(WaitingTest, ReducersThatWaitForASlowContributorAreNotLate) {
   });
   ASSERT_EQ(found.size(), 1U);
   EXPECT_EQ(found[0].member, 4U);
+}
+
+TEST_F(WaitingTest, ReducersMayWaitForAContributorAsLongAsItIsNotLate) {
+  contribute(0, 4);
+  for (MemberIndex i = 1; i < 4; ++i) lateness_->handle_waiting(i, i == 3 ? coverage_of(4) : 0);
+  // Slow, but no more than one may be that announced nothing: it needs 20 s for what it contributes.
+  const auto found = play(seconds(20), [](MemberIndex i) { return i == 3 ? kPulse : i == 4 ? 200'000 : 400'000; });
+  EXPECT_TRUE(found.empty()) << describe(found[0]);
+}
+
+TEST_F(WaitingTest, WhoWaitedIsJudgedByWhatItSendsAfterwards) {
+  contribute(0);
+  lateness_->handle_finished(4, now_);
+  lateness_->handle_waiting(2, coverage_of(4));
+  const auto bytes_of = [this](MemberIndex i) {
+    const Duration time = now_ - start_;
+    return i != 2 ? std::int64_t{400'000} : time < seconds(7) ? kPulse : time < milliseconds(8900) ? kSilent : 400'000;
+  };
+  EXPECT_TRUE(play(seconds(7), bytes_of).empty());
+  lateness_->handle_waiting(2, 0);
+  const auto found = play(seconds(11), bytes_of);
+  EXPECT_TRUE(found.empty()) << describe(found[0]);
+}
+
+TEST_F(WaitingTest, WhoeverHoldsUpMostOthersBlamesNobody) {
+  contribute(0);
+  for (MemberIndex i = 1; i < members_; ++i) lateness_->handle_waiting(i, i < 4 ? coverage_of(0) : 0);
+  const auto found = play(seconds(30), [](MemberIndex i) {
+    return i == 4 ? std::int64_t{400'000} : i == 3 ? kPulse : std::int64_t{200'000};
+  });
+  EXPECT_TRUE(found.empty()) << describe(found[0]);
+}
+
+TEST_F(WaitingTest, NobodyBeginsToWaitAgain) {
+  contribute(0);
+  lateness_->handle_finished(4, now_);
+  lateness_->handle_waiting(2, 0);
+  lateness_->handle_waiting(2, coverage_of(4));
+  const auto found = play(seconds(6), [](MemberIndex i) { return i == 2 ? kPulse : std::int64_t{400'000}; });
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found[0].member, 2U);
 }
 
 TEST_F(WaitingTest, WhoClaimsToWaitForAMemberThatIsThroughGetsMoreTimeButNotForever) {
@@ -576,6 +634,9 @@ void expect_found(Fault fault, LateReason reason, double within_s, std::uint32_t
   ::testing::Test::RecordProperty("longest_ms", static_cast<int>(longest_s * 1e3));
 }
 
+// Lag and rate, one after the other in the worst case.
+const double kSlowSeconds = to_seconds(LatenessConfig{}.lag_floor + LatenessConfig{}.window);
+
 double ticks_s(int ticks) { return ticks * to_seconds(LatenessConfig{}.tick); }
 
 TEST(LatenessSimulation, NeverStartingIsFound) {
@@ -587,10 +648,11 @@ TEST(LatenessSimulation, FrozenIsFound) {
   expect_found(Fault::frozen, LateReason::stalled, to_seconds(LatenessConfig{}.stall_grace) + ticks_s(2));
 }
 
-TEST(LatenessSimulation, CrawlIsFound) { expect_found(Fault::crawl, LateReason::slow, 7.2); }
+// Up to a window passes until the rate no longer shows what came before the fault.
+TEST(LatenessSimulation, CrawlIsFound) { expect_found(Fault::crawl, LateReason::slow, kSlowSeconds); }
 
 // Among 64 members at 200 Mbit/s one shard per second is a sixth of a member's share: slow, but no drip.
-TEST(LatenessSimulation, DripIsFound) { expect_found(Fault::drip, LateReason::slow, 8, 12); }
+TEST(LatenessSimulation, DripIsFound) { expect_found(Fault::drip, LateReason::slow, kSlowSeconds + 1, 12); }
 
 TEST(LatenessSimulation, SlowReducerIsFound) { expect_found(Fault::slow_reducer, LateReason::slow, 15); }
 
