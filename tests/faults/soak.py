@@ -6,11 +6,15 @@ SYNOPSIS
        tests/faults/soak.py [--rounds 2000] [--seed S] [--freezes] [--json FILE]
 
 DESCRIPTION
-       2 to 10 members average on loopback while one is killed (SIGKILL) or started every second or so, under its old name
-       or as a newcomer. Member 0 is never touched: its rounds are counted, and its memory and descriptors have to stay
-       where they were. With --freezes, some are stopped for 3 to 6 s instead (SIGSTOP), for which they may be banned. Every element of every result is checked by the members themselves. Looked for: a round beyond
-       its deadline, results that differ among members of one round that are still connected, an innocent banned, a ban
-       that was on disk before a kill and is not after it, memory or descriptors that grow.
+       2 to 10 members average on loopback while one is killed (SIGKILL) or started
+       every second or so, under its old name or as a newcomer. With --freezes, some
+       are stopped for 3 to 6 s instead (SIGSTOP), for which they may be banned.
+       Member 0 is never touched: its rounds are counted, and its memory and
+       descriptors have to stay where they were. The members check every element of
+       every result themselves. Looked for: a round beyond its deadline, results that
+       differ among members of one round that are still connected, an innocent banned,
+       a ban that was on disk before a kill and is not after it, memory or descriptors
+       that grow.
 
 EXIT STATUS
        0  nothing of that was found
@@ -154,7 +158,8 @@ class Soak:
             # A kill may have come before the node had made its table.
             if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'peers'").fetchone():
                 return set()
-            return {peer for (peer,) in database.execute("SELECT peer FROM peers WHERE banned_until > ?", (time.time(),))}
+            query = "SELECT peer FROM peers WHERE banned_until > ?"
+            return {peer for (peer,) in database.execute(query, (time.time(),))}
 
     def compare_bans(self, index: int) -> None:
         now = self.read_bans(index)
@@ -191,7 +196,8 @@ class Soak:
             self.problems.append(f"member 0 holds {descriptors} more descriptors")
         sizes = [round_.members for round_ in watched]
         return {"seed": self.options.seed, "rounds": len(watched), "seconds": seconds, "kills": self.kills,
-                "starts": self.starts, "freezes": self.freezes, "members_least": min(sizes, default=0), "members_most": max(sizes, default=0),
+                "starts": self.starts, "freezes": self.freezes, "members_least": min(sizes, default=0),
+                "members_most": max(sizes, default=0),
                 "round_seconds_median": statistics.median([r.seconds for r in watched] or [0]),
                 "round_seconds_most": max((r.seconds for _, r in rounds), default=0), "memory_growth_bytes": memory,
                 "descriptor_growth": descriptors, "reports": len(rounds),
