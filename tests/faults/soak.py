@@ -48,7 +48,7 @@ FIRST_SAMPLE = "150ms"  # what a round's work takes, so that a run lasts for man
 # The pool has a slab of 512 KiB per connection, by powers of two, and keeps them: 4 MiB more where the first tenth saw
 # few members. The rest is to stay within 1 MiB.
 MEMORY_GROWTH_BYTES = 5 << 20
-DESCRIPTOR_GROWTH = 8
+DESCRIPTOR_GROWTH = 20  # addresses being dialled; a leak would be one per kill
 NEWCOMERS = 0.3  # share of starts
 MID_ROUND = 0.7  # share of kills
 FREEZES = 0.15  # share of disturbances
