@@ -45,8 +45,10 @@ ROUND_TIMEOUT_S = 20
 PATIENCE_S = 2 * ROUND_TIMEOUT_S + 30
 ELEMENTS = 1 << 22
 FIRST_SAMPLE = "150ms"  # what a round's work takes, so that a run lasts for many disturbances
-MEMORY_GROWTH_BYTES = 4 << 20
-DESCRIPTOR_GROWTH = 8
+# The pool has a slab of 512 KiB per connection, by powers of two, and keeps them: 4 MiB more where the first tenth saw
+# few members. The rest is to stay within 1 MiB.
+MEMORY_GROWTH_BYTES = 5 << 20
+DESCRIPTOR_GROWTH = 20  # addresses being dialled; a leak would be one per kill
 NEWCOMERS = 0.3  # share of starts
 MID_ROUND = 0.7  # share of kills
 FREEZES = 0.15  # share of disturbances
