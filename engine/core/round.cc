@@ -508,7 +508,8 @@ void Round::ask_those_who_are_done(TimePoint now) {
   if (most_done_at_ == kNever) most_done_at_ = now;
   if (now < saturating_add(most_done_at_, config_.resume_grace)) return;
   for (MemberIndex index = 0; index < members(); ++index) {
-    if (is_held_here(index) || parts_[index].relay != kEverybody) continue;
+    // One that is through itself is about to send what is missing: it comes over this member's own slow line.
+    if (is_held_here(index) || parts_[index].relay != kEverybody || peers_[holder(index)].is_done) continue;
     ask_relay(index, done & config_.reducers & ~coverage_of(holder(index)));
   }
 }
