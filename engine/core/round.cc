@@ -203,8 +203,8 @@ Verdict Round::check_contribution(MemberIndex from, ChunkIndex chunk, double wei
   if (!is_reduced_here(part)) {
     return part == config_.self || (in_trouble_ && may_reduce(config_.self)) ? Verdict::late : Verdict::unasked;
   }
-  // Sent again after a new connection, it may cross with our word that it came.
-  if ((chunks_[chunk].in & coverage_of(from)) != 0) return peer.by_request ? Verdict::late : Verdict::duplicate;
+  // Asked for again after a new connection or a takeover, it may cross with our word that it came.
+  if ((chunks_[chunk].in & coverage_of(from)) != 0) return in_trouble_ ? Verdict::late : Verdict::duplicate;
   if (mutated(Mutation::counted_late_contribution)) return Verdict::accept;
   if (!is_live(from) || chunks_[chunk].state != ChunkState::open) return Verdict::late;
   return Verdict::accept;
@@ -506,10 +506,11 @@ void Round::ask_those_who_are_done(TimePoint now) {
     return;
   }
   if (most_done_at_ == kNever) most_done_at_ = now;
-  if (now < saturating_add(most_done_at_, config_.resume_grace)) return;
   for (MemberIndex index = 0; index < members(); ++index) {
-    // One that is through itself is about to send what is missing: it comes over this member's own slow line.
-    if (is_held_here(index) || parts_[index].relay != kEverybody || peers_[holder(index)].is_done) continue;
+    if (is_held_here(index) || parts_[index].relay != kEverybody) continue;
+    // What one sends that is through itself is as a rule on its way, over this member's own slow line.
+    const Duration patience = (peers_[holder(index)].is_done ? 3 : 1) * config_.resume_grace;
+    if (now < saturating_add(most_done_at_, patience)) continue;
     ask_relay(index, done & config_.reducers & ~coverage_of(holder(index)));
   }
 }

@@ -90,7 +90,7 @@ struct RoundConfig {
   Duration resume_grace = std::chrono::milliseconds(500);
   // How long members that have everything wait for the few that have not: at least this, and at least linger_fraction
   // of the round so far.
-  Duration linger_floor = std::chrono::seconds(2);
+  Duration linger_floor = std::chrono::milliseconds(3500);
   double linger_fraction = 0.25;
   LatenessConfig lateness;
   // Bytes per second, each way, that each member qualified for; 0, or none at all: unknown.

@@ -51,7 +51,7 @@ struct RoundDriverConfig {
   Duration resume_grace = std::chrono::milliseconds(500);
   // How long members that have everything wait for the few that have not: at least this, and at least linger_fraction
   // of the round so far.
-  Duration linger_floor = std::chrono::seconds(2);
+  Duration linger_floor = std::chrono::milliseconds(3500);
   double linger_fraction = 0.25;
   core::LatenessConfig lateness;
   // How often members tell each other that they are alive, and for whom they wait.

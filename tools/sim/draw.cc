@@ -87,7 +87,9 @@ void draw_rounds(Random& random, Scenario& scenario, std::uint32_t rounds, Durat
                                           : 0.01 + 10 * random.uniform();
       // Members that are well begin within a twentieth of the timeout.
       if (!together) {
-        begin.after = uniform(random, Duration::zero(), std::min(times(scenario.timeout, 0.05), times(usual, 2)));
+        begin.after =
+            uniform(random, Duration::zero(),
+                    std::min({times(scenario.timeout, 0.05), times(usual, 2), Duration(std::chrono::seconds(3))}));
       }
       plan.members.push_back(begin);
     }
