@@ -194,6 +194,7 @@ void Lateness::set_owes(MemberIndex member, Owes owes, TimePoint now) {
   Peer& peer = peers_[member];
   if (owes == peer.owes) return;
   if (peer.owes == Owes::contributions) peer.contribution_rate = average_rate(peer, now);
+  if (owes == Owes::contributions) peer.owes_since = now;  // asked for by a successor
   peer.owes = owes;
   if (owes == Owes::nothing) {
     peer.timers.finished = now;
@@ -380,7 +381,8 @@ std::optional<LateMember> Lateness::judge_peer(MemberIndex member, TimePoint now
 
 std::optional<LateMember> Lateness::judge_start(const Peer& peer, TimePoint now, const Group& group) const {
   if (!has_yet_to_start(peer)) return std::nullopt;
-  return judge_wait(now - started_waiting_, config_.first_shard_grace, LateReason::first_shard,
+  const TimePoint since = std::max(started_waiting_, peer.owes_since);
+  return judge_wait(now - since, config_.first_shard_grace, LateReason::first_shard,
                     is_majority(group.started, group.unstarted), group);
 }
 

@@ -193,6 +193,7 @@ class Lateness {
     double qualified_rate = 0;
     double contribution_rate = 0;  // average until it owed no contributions any more; 0 before that
     Owes owes = Owes::nothing;
+    TimePoint owes_since{};               // contributions, where not from the start
     Coverage waiting_for = ~Coverage{0};  // until it says otherwise
     bool waited = false;                  // at the last judgement
     bool gone = false;

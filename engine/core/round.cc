@@ -529,6 +529,7 @@ void Round::cut_off_not_done(TimePoint now) {
     linger_until_ = std::min(config_.deadline, saturating_add(now, wait));
   }
   if (now < linger_until_) return;
+  linger_until_ = kNever;  // armed again if somebody who was lost comes back
   for (MemberIndex member = 0; member < members(); ++member) {
     if ((live_that_owe() & ~done & coverage_of(member)) != 0) handle_cut_off(member, CutOff::not_done);
   }

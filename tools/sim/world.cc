@@ -113,7 +113,14 @@ bool World::turn_hosts() {
     }
     if (!any) return false;
     if (turns > kMostTurnsPerInstant) {
-      fail("the hosts find something to do for ever, while no time passes");
+      std::string busy;
+      for (const auto& host : hosts_) {
+        if (!host->runs() || (!host->is_ready() && host->next_deadline() > now())) continue;
+        busy += " " + std::to_string(host->number()) + (host->is_ready() ? " (events)" : "") +
+                (host->engine().rounds().next_deadline() <= now() ? " (round)" : "") +
+                (host->engine().mesh().next_deadline() <= now() ? " (links)" : "");
+      }
+      fail("the hosts find something to do for ever, while no time passes:" + busy);
       return false;
     }
   }
