@@ -342,6 +342,13 @@ bool Round::may_resume(MemberIndex member) const {
   return is_mended_by_reconnecting(peers_[member].cut_off) && !(is_condemned(member) && holds_any_part(member));
 }
 
+bool Round::holds_part_of_another(MemberIndex member) const {
+  for (MemberIndex part = 0; part < members(); ++part) {
+    if (part != member && holder(part) == member && plan_.chunks(part) > 0) return true;
+  }
+  return false;
+}
+
 bool Round::holds_any_part(MemberIndex member) const {
   for (MemberIndex part = 0; part < members(); ++part) {
     if (holder(part) == member && plan_.chunks(part) > 0) return true;
@@ -476,6 +483,9 @@ void Round::cut_off_late(TimePoint now) {
   const std::vector<LateMember> late(judged.begin(), judged.end());
   for (const LateMember& each : late) {
     if (!is_live(each.member)) continue;
+    // A successor has to find out about those who do not answer it before it can go on.
+    const bool is_successor = holds_part_of_another(each.member);
+    if (each.reason == LateReason::slow && is_successor && each.lag < config_.lateness.lag_ceiling) continue;
     handle_cut_off(each.member, each.reason == LateReason::first_shard ? CutOff::never_started : CutOff::slow);
     notices_.push_back({.kind = Notice::Kind::cut_off,
                         .to = config_.self,

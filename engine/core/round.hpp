@@ -292,6 +292,7 @@ class Round {
   [[nodiscard]] Coverage missing(MemberIndex part, ChunkIndex chunk) const;
   [[nodiscard]] bool is_condemned(MemberIndex member) const;
   [[nodiscard]] bool holds_any_part(MemberIndex member) const;
+  [[nodiscard]] bool holds_part_of_another(MemberIndex member) const;
   [[nodiscard]] bool may_come_back(MemberIndex member) const;
   [[nodiscard]] Verdict check_bits(MemberIndex part, const ChunkBits& bits) const;
   template <typename Function>

@@ -720,7 +720,8 @@ void RoundDriver::cut_link(const core::Notice& notice) {
   spdlog::warn("{} ({}): cut off in round {}: {}{}", to_hex(peer->id), peer->address, spec_.round, why,
                notice.evidence.empty() || notice.is_sure ? "" : "; it may as well be this node's own line");
   // What others say, or what may be this node's own doing, is no offence; nor is it to lack what a third one withholds.
-  const bool is_offence = notice.is_sure && !notice.evidence.empty();
+  // Where the graces were cut short to fit the round, they are too short to ban anybody by.
+  const bool is_offence = notice.is_sure && !notice.evidence.empty() && patience(spec_.timeout) == 1;
   if (is_offence) events_.on_offence(*peer, offence_of(reason), why + " in round " + std::to_string(spec_.round));
   mesh_.drop(*peer, "cut off: " + why);
 }

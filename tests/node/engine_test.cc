@@ -905,6 +905,7 @@ TEST_P(LiarTest, ShardsOfAPastRoundAreDisregarded) {
       const std::vector<std::byte> bytes(all.begin(), all.end());
       liars_[i].send(average(chunk, bytes), bytes);
     }
+    liars_[i].send(transport::Done{.round = 1, .digest = 0});
   }
   ASSERT_TRUE(rounds_are_over(1));
   expect_values_as_reported(0, 3);

@@ -20,7 +20,7 @@ namespace {
 
 using core::Mutation;
 
-constexpr std::uint64_t kMostSeeds = 200;
+constexpr std::uint64_t kMostSeeds = 80;
 
 Summary run_with(Mutation mutation, Faults faults, std::uint64_t most_failures) {
   spdlog::set_level(spdlog::level::off);

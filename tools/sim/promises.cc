@@ -23,6 +23,8 @@ std::uint64_t hash_of(std::span<const float> values) {
 
 }  // namespace
 
+bool RoundCheck::leaves_time() const { return last_disturbance_ + kSuccessionTime <= opened_ + spec_.timeout; }
+
 // Promise 2: the report agrees with itself; its sums are the sums of its lists.
 std::string RoundCheck::check_report(MemberIndex self, const RoundReport& report) const {
   if (report.round != spec_.round || report.members != hosts_.size() || report.peers.size() != hosts_.size() ||
@@ -111,7 +113,8 @@ std::string RoundCheck::check_average(ChunkIndex chunk, const Average& average) 
         0x1.0p-24 * static_cast<double>(contributors.size() + 2) * magnitude / weights * 1.000001 + 1e-35;
     const double value = static_cast<double>(average.values[i]);
     // A poisoned reducer keeps its own poison; nobody else may take it.
-    if (!std::isfinite(value) && !std::isfinite(sum) && average.holders == coverage_of(average.reducer)) continue;
+    const bool is_its_own = average.holders == coverage_of(average.reducer) && !is_well(average.reducer);
+    if (!std::isfinite(value) && is_its_own) continue;
     if (!std::isfinite(value)) return "promise 2: element " + std::to_string(range.begin + i) + " is not finite";
     if ((names & equivocators_) != 0 || std::abs(value - sum / weights) <= bound) continue;
     return "promise 2: element " + std::to_string(range.begin + i) + " is " + text_of(value) +
@@ -163,7 +166,11 @@ std::string RoundCheck::check_blame(MemberIndex self, const RoundReport& report)
     if (member == self || !report.peers[member].cut_off || !are_well(self, member) || may_be_outvoted(member)) continue;
     const bool has_ended =
         std::any_of(ended_.begin(), ended_.end(), [&](const Ended& end) { return end.member == member; });
-    if (has_ended && report.peers[member].reason == "connection-lost") continue;
+    const std::string& reason = report.peers[member].reason;
+    if (has_ended && (reason == "connection-lost" || reason == "condemned")) continue;
+    // What it lacked may have been withheld from it twice.
+    if (reason == "not-done" && std::popcount(disturbed_) > 1) continue;
+    if (!leaves_time() && (reason == "contributions-missing" || reason == "not-done")) continue;
     return "promise 5: " + name(member) + " was cut off (" + report.peers[member].reason +
            "), though nothing befell it";
   }
@@ -185,6 +192,7 @@ std::string RoundCheck::check_coverage(MemberIndex self, const RoundReport& repo
     if (report.chunks[chunk] == 0) continue;
     const MemberIndex reducer = report.reducers[chunk];
     if (!are_well(self, reducer) || may_be_outvoted(reducer)) continue;
+    if (reducer != plan_.reducer(chunk) && !leaves_time()) continue;
     for (MemberIndex member = 0; member < hosts_.size(); ++member) {
       if (!are_well(reducer, member) || may_be_outvoted(member)) continue;
       if ((report.chunks[chunk] & coverage_of(member)) != 0) continue;
@@ -220,7 +228,7 @@ MemberIndex RoundCheck::successor(MemberIndex self, ChunkIndex chunk) const {
   if (2 * std::popcount(well & voters) <= std::popcount(voters)) return node::kNotAMember;
   // Only this member lost it, so nobody replaces it.
   if (is_well(original)) return node::kNotAMember;
-  if (last_disturbance_ + kSuccessionTime > opened_ + spec_.timeout) return node::kNotAMember;
+  if (!leaves_time()) return node::kNotAMember;
   const auto hears_all = [&](MemberIndex member) {
     return is_well(member) && (disturbed_pairs_[hosts_[member]] & well) == 0;
   };

@@ -75,6 +75,8 @@ class RoundCheck {
   // Nothing went wrong that could keep one from the other.
   [[nodiscard]] bool is_isolated(MemberIndex member) const;
   [[nodiscard]] bool most_are_well() const;
+  // After the last thing that went wrong, for successors to do their work before the deadline.
+  [[nodiscard]] bool leaves_time() const;
   [[nodiscard]] bool are_well(MemberIndex one, MemberIndex other) const;
   [[nodiscard]] bool may_be_outvoted(MemberIndex member) const;
   [[nodiscard]] MemberIndex successor(MemberIndex self, ChunkIndex chunk) const;
