@@ -14,13 +14,14 @@ enum class Mutation : std::uint8_t {
   counted_late_contribution,  // goes on adding to a chunk that is final
   counted_cut_off_member,     // lists a member that was cut off among the contributors
   forgotten_deadline,         // waits for averages for ever
-  forgotten_reduce_by,        // waits for contributions until the deadline
+  impatient_successor,        // averages anew before it knows what others hold
+  silent_loss,                // tells nobody that it has lost a reducer
+  unchecked_numbers,          // adds NaN and infinity up like any other number
   lost_chunk,                 // never sends the last contribution to a part
   skipped_checksum,           // takes payloads as they come
   written_before_check,       // writes an average over the local values before it is checked
   unwritten_average,          // reports an average that it did not write
   mixed_rounds,               // takes a shard of another round for one of this
-  forgotten_wake,             // does not send on when a chunk becomes final
   early_release,              // ends a round while others still read its memory
 };
 

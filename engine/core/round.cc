@@ -319,7 +319,7 @@ void Round::handle_cut_off(MemberIndex member, CutOff reason) {
   if (mutated(Mutation::counted_cut_off_member)) {
     for (Chunk& chunk : chunks_) chunk.in |= chunk.in != 0 ? coverage_of(member) : 0;
   }
-  if (may_reduce(member) && !canceled_) {
+  if (may_reduce(member) && !canceled_ && !mutated(Mutation::silent_loss)) {
     peer.suspects |= coverage_of(config_.self);
     notices_.push_back({.kind = Notice::Kind::suspect, .member = member});
   }
@@ -399,7 +399,6 @@ bool Round::handle_resumed(MemberIndex member) {
 // From here on nobody's contribution is waited for; those that miss any are named in the report.
 void Round::stop_waiting_for_contributions() {
   reduce_by_passed_ = true;
-  if (mutated(Mutation::forgotten_reduce_by)) return;
   if (is_held_here(config_.self)) name_missing(config_.self);  // their averages are still welcome
   contributing_ = coverage_of(config_.self);
   finalise_where_complete();
@@ -743,7 +742,10 @@ Verdict Round::handle_holdings(MemberIndex from, MemberIndex index, std::uint32_
 void Round::decide(MemberIndex index) {
   Part& part = parts_[index];
   const Coverage others = live_ & ~coverage_of(config_.self);
-  if (over_ || !part.taken || ((others & ~part.answered) != 0 && !settle_by_passed_)) return;
+  if (over_ || !part.taken ||
+      ((others & ~part.answered) != 0 && !settle_by_passed_ && !mutated(Mutation::impatient_successor))) {
+    return;
+  }
   const bool first = !std::exchange(part.decided, true);
   if (first) expect_bytes();  // only now they are asked for their contributions
   const ChunkIndex begin = plan_.first_chunk(index);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <spdlog/spdlog.h>
 
+#include <array>
 #include <cstdint>
 #include <ostream>
 #include <string>
@@ -20,7 +21,11 @@ namespace {
 
 using core::Mutation;
 
-constexpr std::uint64_t kMostSeeds = 80;
+constexpr std::uint64_t kMostSeeds = 60;
+
+// In which a broken core is looked for, after the one that is known to bring it out.
+constexpr std::array kProfiles{Faults::mixed, Faults::damaged_bytes, Faults::late,       Faults::crawl,
+                               Faults::drip,  Faults::crash,         Faults::non_finite, Faults::wrong_round};
 
 Summary run_with(Mutation mutation, Faults faults, std::uint64_t most_failures) {
   spdlog::set_level(spdlog::level::off);
@@ -34,7 +39,7 @@ Summary run_with(Mutation mutation, Faults faults, std::uint64_t most_failures) 
 }
 
 TEST(BrokenCore, TheCoreAsItIsPasses) {
-  for (const Faults faults : {Faults::mixed, Faults::damaged_bytes, Faults::late}) {
+  for (const Faults faults : kProfiles) {
     const Summary summary = run_with(Mutation::none, faults, 0);
     EXPECT_EQ(summary.seeds, kMostSeeds);
     for (const SeedFailure& failure : summary.failures) {
@@ -54,27 +59,32 @@ void PrintTo(const Case& broken, std::ostream* out) { *out << broken.name; }
 class BrokenCores : public testing::TestWithParam<Case> {};
 
 TEST_P(BrokenCores, IsFound) {
-  const Summary summary = run_with(GetParam().mutation, GetParam().faults, 1);
+  Summary summary = run_with(GetParam().mutation, GetParam().faults, 1);
+  for (const Faults faults : kProfiles) {
+    if (summary.failures.empty()) summary = run_with(GetParam().mutation, faults, 1);
+  }
   ASSERT_FALSE(summary.failures.empty()) << "not found in " << summary.seeds << " seeds";
   RecordProperty("seeds", std::to_string(summary.seeds));
   RecordProperty("what", summary.failures.front().what);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, BrokenCores,
-    testing::Values(Case{Mutation::wrong_denominator, "wrong_denominator"},
-                    Case{Mutation::doubled_contribution, "doubled_contribution"},
-                    Case{Mutation::counted_late_contribution, "counted_late_contribution"},
-                    Case{Mutation::counted_cut_off_member, "counted_cut_off_member"},
-                    Case{Mutation::forgotten_deadline, "forgotten_deadline"},
-                    Case{Mutation::forgotten_reduce_by, "forgotten_reduce_by"},
-                    Case{Mutation::lost_chunk, "lost_chunk"},
-                    Case{Mutation::skipped_checksum, "skipped_checksum", Faults::damaged_bytes},
-                    Case{Mutation::written_before_check, "written_before_check", Faults::damaged_bytes},
-                    Case{Mutation::unwritten_average, "unwritten_average"},
-                    Case{Mutation::mixed_rounds, "mixed_rounds", Faults::late},
-                    Case{Mutation::forgotten_wake, "forgotten_wake"}, Case{Mutation::early_release, "early_release"}),
-    [](const testing::TestParamInfo<Case>& test) { return std::string(test.param.name); });
+INSTANTIATE_TEST_SUITE_P(All, BrokenCores,
+                         testing::Values(Case{Mutation::wrong_denominator, "wrong_denominator"},
+                                         Case{Mutation::doubled_contribution, "doubled_contribution"},
+                                         Case{Mutation::counted_late_contribution, "counted_late_contribution"},
+                                         Case{Mutation::counted_cut_off_member, "counted_cut_off_member"},
+                                         Case{Mutation::forgotten_deadline, "forgotten_deadline"},
+                                         Case{Mutation::impatient_successor, "impatient_successor", Faults::crash},
+                                         Case{Mutation::silent_loss, "silent_loss", Faults::crash},
+                                         Case{Mutation::unchecked_numbers, "unchecked_numbers", Faults::non_finite},
+                                         Case{Mutation::lost_chunk, "lost_chunk"},
+                                         Case{Mutation::skipped_checksum, "skipped_checksum", Faults::damaged_bytes},
+                                         Case{Mutation::written_before_check, "written_before_check",
+                                              Faults::damaged_bytes},
+                                         Case{Mutation::unwritten_average, "unwritten_average"},
+                                         Case{Mutation::mixed_rounds, "mixed_rounds", Faults::late},
+                                         Case{Mutation::early_release, "early_release"}),
+                         [](const testing::TestParamInfo<Case>& test) { return std::string(test.param.name); });
 
 }  // namespace
 }  // namespace papilio::sim
