@@ -182,9 +182,10 @@ TimePoint Round::next_deadline() const {
   if (!reduce_by_passed_) next = std::min(next, config_.reduce_by);
   if (in_trouble_ && !settle_by_passed_) next = std::min(next, config_.settle_by);
   for (MemberIndex member = 0; in_trouble_ && member < members(); ++member) {
-    if (peers_[member].lost_at != kNever) {
-      next = std::min(next, saturating_add(peers_[member].lost_at, config_.resume_grace));
-    }
+    const TimePoint lost_at = peers_[member].lost_at;
+    if (lost_at == kNever) continue;
+    // One that was lost just now is to be dated at once.
+    next = std::min(next, lost_at == TimePoint::min() ? config_.start : saturating_add(lost_at, config_.resume_grace));
   }
   return next;
 }
