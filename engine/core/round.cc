@@ -80,7 +80,7 @@ bool is_mended_by_reconnecting(CutOff reason) {
 }  // namespace
 
 Round::Round(const RoundConfig& config, PartitionPlan plan)
-    : config_(config), plan_(plan), lateness_(config.lateness, plan.members(), config.self, config.start) {
+    : config_(config), plan_(plan), lateness_(config.patience.lateness, plan.members(), config.self, config.start) {
   const std::uint32_t members = plan_.members();
   PAPILIO_ASSERT_VALUES(config_.self < members && members <= kMaximumMembers, config_.self, members);
   PAPILIO_ASSERT(weight_is_valid(config_.weight));
@@ -119,6 +119,14 @@ void Round::for_each_chunk(MemberIndex part, Function function) {
   const ChunkIndex begin = plan_.first_chunk(part);
   const ChunkIndex end = begin + plan_.chunks(part);
   for (ChunkIndex index = begin; index < end; ++index) function(index, chunks_[index]);
+}
+
+ChunkBits Round::open_chunks(MemberIndex part) const {
+  ChunkBits open = no_chunks(part);
+  for (ChunkIndex place = 0; place < plan_.chunks(part); ++place) {
+    if (chunks_[plan_.first_chunk(part) + place].state == ChunkState::open) set_bit(open, place);
+  }
+  return open;
 }
 
 bool Round::is_reduced_here(MemberIndex part) const {
@@ -185,7 +193,8 @@ TimePoint Round::next_deadline() const {
     const TimePoint lost_at = peers_[member].lost_at;
     if (lost_at == kNever) continue;
     // One that was lost just now is to be dated at once.
-    next = std::min(next, lost_at == TimePoint::min() ? config_.start : saturating_add(lost_at, config_.resume_grace));
+    next = std::min(
+        next, lost_at == TimePoint::min() ? config_.start : saturating_add(lost_at, config_.patience.resume_grace));
   }
   return next;
 }
@@ -304,7 +313,7 @@ void Round::handle_sent(MemberIndex to, const SendOrder& order) {
   update_over();
 }
 
-void Round::handle_cut_off(MemberIndex member, CutOff reason) {
+void Round::handle_cut_off(MemberIndex member, CutOff reason, std::string evidence, bool is_sure) {
   PAPILIO_ASSERT_VALUES(member < members() && member != config_.self && reason != CutOff::none, member, reason);
   if (!is_live(member) || over_) return;
   in_trouble_ = true;
@@ -324,9 +333,12 @@ void Round::handle_cut_off(MemberIndex member, CutOff reason) {
     peer.suspects |= coverage_of(config_.self);
     notices_.push_back({.kind = Notice::Kind::suspect, .member = member});
   }
-  const bool is_told_with_evidence = reason == CutOff::slow || reason == CutOff::never_started;
-  if (!is_told_with_evidence && (!is_mended_by_reconnecting(reason) || reason == CutOff::condemned)) {
-    notices_.push_back({.kind = Notice::Kind::cut_off, .to = config_.self, .member = member});
+  if (!is_mended_by_reconnecting(reason) || reason == CutOff::condemned) {
+    notices_.push_back({.kind = Notice::Kind::cut_off,
+                        .to = config_.self,
+                        .member = member,
+                        .evidence = std::move(evidence),
+                        .is_sure = is_sure});
   }
   for (Part& part : parts_) {
     if (part.relay == member) part.relay = kEverybody;
@@ -340,21 +352,15 @@ bool Round::may_resume(MemberIndex member) const {
   if (over_ || is_cut_short_) return false;
   if (is_live(member)) return true;
   // What the others have lost stays lost until its part is with a successor: else it would come and go.
-  return is_mended_by_reconnecting(peers_[member].cut_off) && !(is_condemned(member) && holds_any_part(member));
+  return is_mended_by_reconnecting(peers_[member].cut_off) && !(is_condemned(member) && parts_held(member) != 0);
 }
 
-bool Round::holds_part_of_another(MemberIndex member) const {
+Coverage Round::parts_held(MemberIndex member) const {
+  Coverage parts = 0;
   for (MemberIndex part = 0; part < members(); ++part) {
-    if (part != member && holder(part) == member && plan_.chunks(part) > 0) return true;
+    if (holder(part) == member && plan_.chunks(part) > 0) parts |= coverage_of(part);
   }
-  return false;
-}
-
-bool Round::holds_any_part(MemberIndex member) const {
-  for (MemberIndex part = 0; part < members(); ++part) {
-    if (holder(part) == member && plan_.chunks(part) > 0) return true;
-  }
-  return false;
+  return parts;
 }
 
 bool Round::handle_resumed(MemberIndex member) {
@@ -386,11 +392,7 @@ bool Round::handle_resumed(MemberIndex member) {
       notices_.push_back(
           {.kind = Notice::Kind::takeover, .to = member, .part = part, .distance = parts_[part].distance});
     } else if (holder(part) == member) {
-      ChunkBits averages((plan_.chunks(part) + 63) / 64);
-      for_each_chunk(part, [&](ChunkIndex index, const Chunk& chunk) {
-        if (chunk.state == ChunkState::open) set_bit(averages, index - plan_.first_chunk(part));
-      });
-      tell_wanted(member, part, {}, std::move(averages));
+      tell_wanted(member, part, {}, open_chunks(part));
     }
   }
   update_over();
@@ -462,15 +464,12 @@ void Round::name_missing(MemberIndex part) {
 
 // Whenever authority over a part moves: how much is to come from whom.
 void Round::expect_bytes() {
-  std::uint64_t own_bytes = 0;
   std::vector<std::uint64_t> bytes(members());
   for (MemberIndex part = 0; part < members(); ++part) {
     bytes[holder(part)] += plan_.part(part).size * sizeof(float);
   }
-  own_bytes = bytes[config_.self];
   for (MemberIndex member = 0; member < members(); ++member) {
-    const bool is_self = member == config_.self;
-    lateness_.expect(member, is_self ? 0 : own_bytes, is_self ? 0 : bytes[member], config_.rates[member]);
+    lateness_.expect(member, bytes[config_.self], bytes[member], config_.rates[member]);  // of self, the rate counts
   }
 }
 
@@ -482,16 +481,11 @@ void Round::cut_off_late(TimePoint now) {
   const std::span<const LateMember> judged = lateness_.judge(now);
   const std::vector<LateMember> late(judged.begin(), judged.end());
   for (const LateMember& each : late) {
-    if (!is_live(each.member)) continue;
     // A successor has to find out about those who do not answer it before it can go on.
-    const bool is_successor = holds_part_of_another(each.member);
-    if (each.reason == LateReason::slow && is_successor && each.lag < config_.lateness.lag_ceiling) continue;
-    handle_cut_off(each.member, each.reason == LateReason::first_shard ? CutOff::never_started : CutOff::slow);
-    notices_.push_back({.kind = Notice::Kind::cut_off,
-                        .to = config_.self,
-                        .member = each.member,
-                        .evidence = describe(each),
-                        .is_sure = each.sure});
+    const bool is_successor = (parts_held(each.member) & ~coverage_of(each.member)) != 0;
+    if (each.reason == LateReason::slow && is_successor && each.lag < config_.patience.lateness.lag_ceiling) continue;
+    handle_cut_off(each.member, each.reason == LateReason::first_shard ? CutOff::never_started : CutOff::slow,
+                   describe(each), each.sure);
   }
 }
 
@@ -519,8 +513,8 @@ void Round::ask_those_who_are_done(TimePoint now) {
   for (MemberIndex index = 0; index < members(); ++index) {
     if (is_held_here(index) || parts_[index].relay != kEverybody) continue;
     // What one sends that is through itself is as a rule on its way, over this member's own slow line.
-    const Duration patience = (peers_[holder(index)].is_done ? 3 : 1) * config_.resume_grace;
-    if (now < saturating_add(most_done_at_, patience)) continue;
+    const Duration wait = (peers_[holder(index)].is_done ? 3 : 1) * config_.patience.resume_grace;
+    if (now < saturating_add(most_done_at_, wait)) continue;
     ask_relay(index, done & config_.reducers & ~coverage_of(holder(index)));
   }
 }
@@ -534,8 +528,8 @@ void Round::cut_off_not_done(TimePoint now) {
     return;
   }
   if (linger_until_ == kNever) {
-    const Duration wait =
-        std::max(config_.linger_floor, from_seconds(to_seconds(now - config_.start) * config_.linger_fraction));
+    const Duration wait = std::max(config_.patience.linger_floor,
+                                   from_seconds(to_seconds(now - config_.start) * config_.patience.linger_fraction));
     linger_until_ = std::min(config_.deadline, saturating_add(now, wait));
   }
   if (now < linger_until_) return;
@@ -547,16 +541,9 @@ void Round::cut_off_not_done(TimePoint now) {
 
 // Time is up. What others' gradients were added onto can only become an average over those; the rest is local.
 void Round::finish_with_what_is_there() {
-  for (MemberIndex member = 0; member < members(); ++member) {
-    if (member == config_.self || !is_live(member)) continue;
-    const bool owes = std::any_of(parts_.begin(), parts_.end(), [&](const Part& part) {
-      const auto index = static_cast<MemberIndex>(&part - parts_.data());
-      if (holder(index) != member) return false;
-      bool open = false;
-      for_each_chunk(index, [&](ChunkIndex, const Chunk& chunk) { open |= chunk.state == ChunkState::open; });
-      return open;
-    });
-    if (owes) peers_[member].cut_off = CutOff::averages_missing;
+  for (MemberIndex part = 0; part < members(); ++part) {
+    const bool is_owed = !is_held_here(part) && is_live(holder(part)) && any_bit(open_chunks(part));
+    if (is_owed) peers_[holder(part)].cut_off = CutOff::averages_missing;
   }
   for (MemberIndex part = 0; part < members(); ++part) {
     if (is_reduced_here(part)) name_missing(part);
@@ -646,7 +633,7 @@ Verdict Round::handle_suspect(MemberIndex from, MemberIndex member, bool withdra
 void Round::review_parts() {
   if (over_ || canceled_) return;
   for (MemberIndex member = 0; member < members(); ++member) {
-    if (member != config_.self && is_live(member) && holds_any_part(member) && is_condemned(member)) {
+    if (member != config_.self && is_live(member) && parts_held(member) != 0 && is_condemned(member)) {
       return handle_cut_off(member, CutOff::condemned);  // which comes back here
     }
   }
@@ -661,9 +648,7 @@ void Round::review_parts() {
     while (nearest < members() && is_gone(at(nearest))) nearest += 1;
     if (nearest >= members()) {
       settle_local(index);  // nobody is left to average it
-    } else if (part.pending > part.distance && is_held_here(index) && has_lost_most()) {
-      yield(index, part.pending);
-    } else if (part.pending > part.distance && part.pending <= nearest) {
+    } else if (part.pending > part.distance && (is_held_here(index) ? has_lost_most() : part.pending <= nearest)) {
       yield(index, part.pending);
     } else if (nearest > part.distance && at(nearest) == config_.self) {
       take_over(index, nearest);
@@ -717,7 +702,7 @@ void Round::yield(MemberIndex index, std::uint32_t distance) {
 }
 
 Verdict Round::check_bits(MemberIndex part, const ChunkBits& bits) const {
-  return bits.size() > (plan_.chunks(part) + 63) / 64 ? Verdict::out_of_range : Verdict::accept;
+  return bits.size() > no_chunks(part).size() ? Verdict::out_of_range : Verdict::accept;
 }
 
 Verdict Round::handle_holdings(MemberIndex from, MemberIndex index, std::uint32_t distance, const ChunkBits& held,
@@ -758,7 +743,7 @@ void Round::decide(MemberIndex index) {
     for (Coverage rest = part.answered & others; rest != 0; rest &= rest - 1) {
       const auto member = static_cast<MemberIndex>(std::countr_zero(rest));
       if (!get_bit(part.held[member], at - begin)) continue;
-      if (fetched[member].empty()) fetched[member].resize((plan_.chunks(index) + 63) / 64);
+      if (fetched[member].empty()) fetched[member] = no_chunks(index);
       chunk.asked_of = member;
       return set_bit(fetched[member], at - begin);
     }
@@ -771,18 +756,19 @@ void Round::decide(MemberIndex index) {
     part.givers |= coverage_of(member);
     tell_wanted(member, index, {}, std::move(fetched[member]));
   }
-  for (MemberIndex member = 0; any_new && settle_by_passed_ && member < members(); ++member) {
-    if ((others & coverage_of(member)) != 0) peers_[member].cut_off = CutOff::contributions_missing;  // no time to ask
+  for (Coverage rest = any_new ? others : 0; rest != 0; rest &= rest - 1) {
+    const auto member = static_cast<MemberIndex>(std::countr_zero(rest));
+    if (settle_by_passed_) {
+      peers_[member].cut_off = CutOff::contributions_missing;  // there is no time to ask
+    } else {
+      ask_contributions(index, member);  // nothing of those that have not answered
+    }
   }
-  if (!any_new && !first) return;
-  for (MemberIndex member = 0; any_new && member < members(); ++member) {
-    if ((part.answered & others & coverage_of(member)) != 0) ask_contributions(index, member);
-  }
-  finalise_where_complete();
+  if (any_new || first) finalise_where_complete();
 }
 
 void Round::ask_contributions(MemberIndex part, MemberIndex of) {
-  ChunkBits contributions((plan_.chunks(part) + 63) / 64);
+  ChunkBits contributions = no_chunks(part);
   for_each_chunk(part, [&](ChunkIndex index, const Chunk& chunk) {
     if (chunk.state == ChunkState::open && chunk.in != 0 && (missing(part, index) & coverage_of(of)) != 0) {
       set_bit(contributions, index - plan_.first_chunk(part));
@@ -831,10 +817,7 @@ void Round::want_average(MemberIndex to, ChunkIndex index) {
 
 // The first of these after the part's holder passes the holder's averages on.
 void Round::ask_relay(MemberIndex index, Coverage candidates) {
-  ChunkBits averages((plan_.chunks(index) + 63) / 64);
-  for_each_chunk(index, [&](ChunkIndex at, const Chunk& chunk) {
-    if (chunk.state == ChunkState::open) set_bit(averages, at - plan_.first_chunk(index));
-  });
+  ChunkBits averages = open_chunks(index);
   if (!any_bit(averages)) return;
   Part& part = parts_[index];
   for (std::uint32_t step = 1; step < members() && part.relay == kEverybody; ++step) {
@@ -854,12 +837,12 @@ void Round::ask_relays(TimePoint now) {
     const MemberIndex lost = holder(index);
     if (lost == config_.self || is_live(lost) || part.relay != kEverybody || plan_.chunks(index) == 0) continue;
     const TimePoint lost_at = peers_[lost].lost_at;
-    if (lost_at != kNever && now < saturating_add(lost_at, config_.resume_grace)) continue;
+    if (lost_at != kNever && now < saturating_add(lost_at, config_.patience.resume_grace)) continue;
     ask_relay(index, live_ & config_.reducers & ~coverage_of(config_.self) & ~peers_[lost].suspects);
   }
   bool any_expired = false;
   for (Peer& peer : peers_) {
-    if (peer.lost_at == kNever || now < saturating_add(peer.lost_at, config_.resume_grace)) continue;
+    if (peer.lost_at == kNever || now < saturating_add(peer.lost_at, config_.patience.resume_grace)) continue;
     peer.lost_at = kNever;
     any_expired = true;
   }
@@ -923,8 +906,7 @@ std::optional<Notice> Round::poll_notice() {
     Part& part = parts_[index];
     if (!part.answer_due) continue;
     Notice answer{.kind = Notice::Kind::holdings, .to = holder(index), .part = index, .distance = part.distance};
-    answer.first.resize((plan_.chunks(index) + 63) / 64);
-    answer.second.resize((plan_.chunks(index) + 63) / 64);
+    answer.first = answer.second = no_chunks(index);
     bool is_certain = true;  // not while a kernel may be about to finish an average of it
     for_each_chunk(index, [&](ChunkIndex at, const Chunk& chunk) {
       is_certain = is_certain && chunk.state != ChunkState::finalising;

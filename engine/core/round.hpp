@@ -74,6 +74,17 @@ enum class Verdict : std::uint8_t {
 // keeps a slow line busy to the end, because nothing that is sent last waits for anybody else's answer.
 enum class RoundOrder : std::uint8_t { automatic, averages_first, contributions_first };
 
+// How long members wait for each other before they help themselves.
+struct Patience {
+  // How long a lost reducer may take to come back before another member is asked for its averages.
+  Duration resume_grace = std::chrono::milliseconds(500);
+  // How long members that have everything wait for the few that have not: at least this, and at least linger_fraction
+  // of the round so far.
+  Duration linger_floor = std::chrono::milliseconds(3500);
+  double linger_fraction = 0.25;
+  LatenessConfig lateness;
+};
+
 struct RoundConfig {
   RoundId round = 0;
   MemberIndex self = 0;
@@ -86,13 +97,7 @@ struct RoundConfig {
   TimePoint deadline{};
   // Members that may reduce, the empty parts of tiny gradients included; the others are clients.
   Coverage reducers = ~Coverage{0};
-  // How long a lost reducer may take to come back before another member is asked for its averages.
-  Duration resume_grace = std::chrono::milliseconds(500);
-  // How long members that have everything wait for the few that have not: at least this, and at least linger_fraction
-  // of the round so far.
-  Duration linger_floor = std::chrono::milliseconds(3500);
-  double linger_fraction = 0.25;
-  LatenessConfig lateness;
+  Patience patience;
   // Bytes per second, each way, that each member qualified for; 0, or none at all: unknown.
   std::vector<double> rates;
   bool averages_first = true;  // see RoundOrder
@@ -212,7 +217,8 @@ class Round {
   // The kernel took the shard that poll_send ordered.
   void handle_sent(MemberIndex to, const SendOrder& order);
   // Its shards are not taken any more, and nobody waits for it; what it contributed counts.
-  void handle_cut_off(MemberIndex member, CutOff reason);
+  // `evidence`: what its timers say, where they are the reason; `is_sure`: that the fault is not this node's own.
+  void handle_cut_off(MemberIndex member, CutOff reason, std::string evidence = {}, bool is_sure = false);
   // The member is in this round and connected again: it goes on where it was. What was on its way is sent again where
   // the other side asks for it. False if it was cut off for something that a new connection does not mend.
   bool handle_resumed(MemberIndex member);
@@ -291,12 +297,14 @@ class Round {
   [[nodiscard]] bool is_reduced_here(MemberIndex part) const;
   [[nodiscard]] Coverage missing(MemberIndex part, ChunkIndex chunk) const;
   [[nodiscard]] bool is_condemned(MemberIndex member) const;
-  [[nodiscard]] bool holds_any_part(MemberIndex member) const;
-  [[nodiscard]] bool holds_part_of_another(MemberIndex member) const;
+  // The parts, its own or taken over, that the member may average: one bit each, by the member they are named after.
+  [[nodiscard]] Coverage parts_held(MemberIndex member) const;
   [[nodiscard]] bool may_come_back(MemberIndex member) const;
   [[nodiscard]] Verdict check_bits(MemberIndex part, const ChunkBits& bits) const;
   template <typename Function>
   void for_each_chunk(MemberIndex part, Function function);
+  [[nodiscard]] ChunkBits no_chunks(MemberIndex part) const { return ChunkBits((plan_.chunks(part) + 63) / 64); }
+  [[nodiscard]] ChunkBits open_chunks(MemberIndex part) const;
 
   void settle(ChunkIndex index, Coverage coverage);
   void settle_local(MemberIndex part);

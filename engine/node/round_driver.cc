@@ -33,19 +33,16 @@ core::SendOrder order_of(std::uint64_t tag) {
   return {(tag & 1U) != 0 ? ShardKind::average : ShardKind::contribution, static_cast<ChunkIndex>(tag >> 1U)};
 }
 
-RoundId round_of(const transport::Header& header) {
-  if (const auto* contribution = std::get_if<transport::Contribution>(&header)) return contribution->round;
-  return std::get<transport::Average>(header).round;
-}
-
-std::uint64_t model_of(const transport::Header& header) {
-  if (const auto* contribution = std::get_if<transport::Contribution>(&header)) return contribution->model;
-  return std::get<transport::Average>(header).model;
-}
-
-std::uint64_t group_of(const transport::Header& header) {
-  if (const auto* contribution = std::get_if<transport::Contribution>(&header)) return contribution->group;
-  return std::get<transport::Average>(header).group;
+// What every shard says about where it belongs.
+struct Belonging {
+  RoundId round = 0;
+  std::uint64_t model = 0;
+  std::uint64_t group = 0;
+};
+Belonging belonging_of(const transport::Header& header) {
+  const auto read = [](const auto& shard) { return Belonging{shard.round, shard.model, shard.group}; };
+  if (const auto* contribution = std::get_if<transport::Contribution>(&header)) return read(*contribution);
+  return read(std::get<transport::Average>(header));
 }
 
 // Of words about rounds; 0 for other frames.
@@ -110,7 +107,7 @@ std::string bad_number(const char* kind, ChunkIndex chunk, std::span<const float
 }
 
 // Graces are meant for rounds of kUsualTimeout and more; a shorter one has no room for them, down to a half.
-double patience(Duration timeout) {
+double room_for_graces(Duration timeout) {
   constexpr Duration kUsualTimeout = std::chrono::seconds(20);
   return std::clamp(to_seconds(timeout) / to_seconds(kUsualTimeout), 0.5, 1.0);
 }
@@ -200,10 +197,8 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   config.deadline = saturating_add(began_, spec.timeout);
   config.reduce_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.reduce_by_fraction));
   config.settle_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.settle_by_fraction));
-  config.resume_grace = config_.resume_grace;
-  config.linger_floor = config_.linger_floor;
-  config.linger_fraction = config_.linger_fraction;
-  config.lateness = scaled(config_.lateness, patience(spec.timeout));
+  config.patience = config_.patience;
+  config.patience.lateness = scaled(config_.patience.lateness, room_for_graces(spec.timeout));
   for (const PlanMember& member : plan_members) config.rates.push_back(member.rate);
   next_pulse_ = saturating_add(began_, pulse_interval());
   config.reducers = 0;
@@ -404,7 +399,7 @@ RoundReport RoundDriver::make_report() {
 transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transport::Flow& flow,
                                                             const transport::Header& header,
                                                             std::size_t payload_bytes) {
-  const RoundId round = round_of(header);
+  const auto [round, model, group] = belonging_of(header);
   if (round <= last_round_) return {};
   if (!round_ || round > spec_.round) {
     if (giving_up_ == &flow) return {};
@@ -412,11 +407,11 @@ transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transpor
     return {.verdict = PayloadVerdict::hold, .slab = {}};
   }
   if (peer.member == kNotAMember) return {};
-  if (model_of(header) != spec_.model) {
+  if (model != spec_.model) {
     violate(peer, CutOff::wrong_model, "a shard of another model or epoch");
     return {};
   }
-  if (group_of(header) != spec_.group) {
+  if (group != spec_.group) {
     violate(peer, CutOff::wrong_group, "a shard of another group");
     return {};
   }
@@ -448,7 +443,8 @@ transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transpor
 
 void RoundDriver::handle_shard(Peer& peer, const transport::Header& header, transport::Slab slab,
                                std::size_t payload_bytes) {
-  const bool is_of_this_round = round_ && (round_of(header) == spec_.round || mutated(Mutation::mixed_rounds));
+  const bool is_of_this_round =
+      round_ && (belonging_of(header).round == spec_.round || mutated(Mutation::mixed_rounds));
   if (is_of_this_round && peer.member != kNotAMember) {
     const std::span<const std::byte> payload = slab.bytes().first(payload_bytes);
     member_reports_[peer.member].bytes_in += payload_bytes;
@@ -640,14 +636,19 @@ bool RoundDriver::handle_control(Peer& peer, const transport::Header& header) {
   if (is_violation(verdict)) {
     violate(peer, CutOff::protocol, "word about a part that is " + std::string(to_string(verdict)));
   }
-  act();
+  // The words of every round make nothing possible that was not before.
+  if (!std::holds_alternative<transport::Done>(header) && !std::holds_alternative<transport::Pulse>(header)) act();
   return true;
 }
 
-// Others may be in the round already, and each word is said only once.
+// Others may be in the round already, and each word is said only once. Holdings answer what this node said in a round;
+// pulses are said again.
 bool RoundDriver::keep_for_later(Peer& peer, const transport::Header& header) {
   constexpr std::size_t kMostPerPeer = 4 * kMaximumMembers;
-  if (std::holds_alternative<transport::Pulse>(header)) return true;
+  constexpr RoundId kMostAhead = 2;
+  if (round_of_word(header) > last_round_ + kMostAhead) return true;
+  if (std::holds_alternative<transport::Pulse>(header) || std::holds_alternative<transport::Holdings>(header))
+    return true;
   const auto kept = std::count_if(early_.begin(), early_.end(), [&](const auto& each) { return each.peer == &peer; });
   if (static_cast<std::size_t>(kept) < kMostPerPeer) early_.push_back({.peer = &peer, .header = header});
   return true;
@@ -723,7 +724,7 @@ void RoundDriver::cut_link(const core::Notice& notice) {
                notice.evidence.empty() || notice.is_sure ? "" : "; it may as well be this node's own line");
   // What others say, or what may be this node's own doing, is no offence; nor is it to lack what a third one withholds.
   // Where the graces were cut short to fit the round, they are too short to ban anybody by.
-  const bool is_offence = notice.is_sure && !notice.evidence.empty() && patience(spec_.timeout) == 1;
+  const bool is_offence = notice.is_sure && !notice.evidence.empty() && room_for_graces(spec_.timeout) == 1;
   if (is_offence) events_.on_offence(*peer, offence_of(reason), why + " in round " + std::to_string(spec_.round));
   mesh_.drop(*peer, "cut off: " + why);
 }
@@ -747,7 +748,7 @@ void RoundDriver::feed_timers(TimePoint now) {
 }
 
 Duration RoundDriver::pulse_interval() const {
-  return from_seconds(to_seconds(config_.pulse_interval) * patience(spec_.timeout));
+  return from_seconds(to_seconds(config_.pulse_interval) * room_for_graces(spec_.timeout));
 }
 
 void RoundDriver::send_pulses(TimePoint now) {

@@ -47,13 +47,7 @@ struct RoundDriverConfig {
   double reduce_by_fraction = 0.6;
   // The same for successors, with the parts that they took over.
   double settle_by_fraction = 0.85;
-  // How long a lost reducer may take to come back before another member is asked for its averages.
-  Duration resume_grace = std::chrono::milliseconds(500);
-  // How long members that have everything wait for the few that have not: at least this, and at least linger_fraction
-  // of the round so far.
-  Duration linger_floor = std::chrono::milliseconds(3500);
-  double linger_fraction = 0.25;
-  core::LatenessConfig lateness;
+  core::Patience patience;
   // How often members tell each other that they are alive, and for whom they wait.
   Duration pulse_interval = std::chrono::milliseconds(250);
   Borrow borrow = Borrow::automatic;
