@@ -1,0 +1,132 @@
+#include "kernels/host_device.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <utility>
+
+#include "kernels/ops.h"
+
+namespace papilio::kernels {
+namespace {
+
+using Kind = ChunkOrder::Kind;
+
+NumberFault carry_out(const ChunkOrder& order, std::span<float> values) {
+  switch (order.kind) {
+    case Kind::load: return NumberFault::none;
+    case Kind::encode: kernels::encode(order.codec, values, order.out); return NumberFault::none;
+    case Kind::accumulate:
+      return kernels::accumulate_checked(values, order.own_scale, order.weight, order.codec, order.in,
+                                         order.inverse_total, order.limit);
+    case Kind::finalise:
+      if (order.out.empty()) {
+        kernels::finalise(values, order.inverse_total);
+      } else {
+        kernels::finalise_and_encode(values, order.inverse_total, order.codec, order.out);
+      }
+      return NumberFault::none;
+    case Kind::write: return kernels::decode(order.codec, order.in, values, order.limit);
+  }
+  return NumberFault::none;
+}
+
+}  // namespace
+
+HostDevice::HostDevice(std::span<float> memory, HostDeviceConfig config, std::function<void()> wake)
+    : memory_(memory),
+      config_(config),
+      wake_(std::move(wake)),
+      pinned_bytes_left_(config.pinned_bytes),
+      tasks_(config.lanes),
+      thread_([this] { run(); }) {}
+
+HostDevice::~HostDevice() {
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+Result<std::span<std::byte>> HostDevice::allocate_pinned(std::size_t bytes) {
+  if (bytes > pinned_bytes_left_) return runtime_error("no memory: " + std::to_string(bytes) + " bytes were wanted");
+  pinned_bytes_left_ -= bytes;
+  pinned_.push_back(std::make_unique<float[]>(bytes / sizeof(float) + 1));
+  return std::span(reinterpret_cast<std::byte*>(pinned_.back().get()), bytes);
+}
+
+Status HostDevice::submit(const Task& task) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (lost_ || submitted_ >= config_.refuse_from) {
+      return runtime_error("order " + std::to_string(submitted_) + " was refused, as it was to be");
+    }
+    submitted_ += 1;
+    tasks_[task.lane].push_back(task);
+  }
+  changed_.notify_all();
+  return Done{};
+}
+
+std::optional<Error> HostDevice::failure() const {
+  const std::lock_guard lock(mutex_);
+  if (!lost_) return std::nullopt;
+  return runtime_error("the stand-in was lost at order " + std::to_string(config_.lose_at) + ", as it was to be");
+}
+
+void HostDevice::drain() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] {
+    return !busy_ &&
+           (lost_ || std::all_of(tasks_.begin(), tasks_.end(), [](const auto& lane) { return lane.empty(); }));
+  });
+}
+
+// What a transfer that was cut short leaves behind.
+void HostDevice::lose(const Task& task) {
+  const std::span<float> values = memory_.subspan(task.order.begin, task.order.count);
+  static_cast<void>(carry_out(task.order, values));
+  if (task.mirror != nullptr) std::memcpy(task.mirror, values.data(), values.size_bytes() / 2);
+  std::fill(memory_.begin(), memory_.end(), -12345.0F);
+}
+
+void HostDevice::run() {
+  std::unique_lock lock(mutex_);
+  std::size_t lane = 0;
+  while (true) {
+    changed_.wait(lock, [&] {
+      return ending_ ||
+             (!lost_ && std::any_of(tasks_.begin(), tasks_.end(), [](const auto& each) { return !each.empty(); }));
+    });
+    if (ending_) return;
+    // Lanes in turn, two tasks of each, so that they overtake each other.
+    while (tasks_[lane].empty()) lane = (lane + 1) % tasks_.size();
+    const Task task = std::move(tasks_[lane].front());
+    tasks_[lane].pop_front();
+    const bool lost = carried_out_ == config_.lose_at;
+    carried_out_ += 1;
+    if (carried_out_ % 2 == 0) lane = (lane + 1) % tasks_.size();
+    busy_ = true;
+    lock.unlock();
+    if (lost) {
+      lose(task);
+    } else {
+      const std::span<float> values = memory_.subspan(task.order.begin, task.order.count);
+      const NumberFault fault = carry_out(task.order, values);
+      if (task.mirror != nullptr) std::memcpy(task.mirror, values.data(), values.size_bytes());
+      std::atomic_ref<std::uint32_t>(*task.status)
+          .store(kTaskDone | static_cast<std::uint32_t>(fault), std::memory_order_release);
+    }
+    lock.lock();
+    busy_ = false;
+    lost_ = lost_ || lost;
+    changed_.notify_all();
+    lock.unlock();
+    if (wake_) wake_();
+    lock.lock();
+  }
+}
+
+}  // namespace papilio::kernels
