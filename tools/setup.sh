@@ -10,6 +10,9 @@ papilio_packages=(
 )
 papilio_test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format)
 
+# Where CUDA's own installer puts nvcc, without touching anybody's PATH.
+if ! command -v nvcc >/dev/null && [[ -x /usr/local/cuda/bin/nvcc ]]; then PATH+=:/usr/local/cuda/bin; fi
+
 say() { printf '%s\n' "$*" >&2; }
 
 # Installs those of the named packages that are missing. Without any missing it needs neither a network nor rights.

@@ -1,0 +1,123 @@
+// GPUs, for those who compile without CUDA's headers: whether there is one, memory that it can reach, and a Device
+// (kernels/device.h) on its streams. Linked everywhere: built without CUDA, or where no GPU is, availability() says so
+// in words and everything else returns errors.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "engine/base/result.hpp"
+#include "kernels/cuda_tasks.h"
+#include "kernels/device.h"
+
+namespace papilio::kernels::cuda {
+
+struct Availability {
+  bool usable = false;
+  std::string text;  // which GPU, or why there is none: one line
+};
+[[nodiscard]] const Availability& availability();
+
+enum class Place : std::uint8_t { device, pinned };
+
+// Owner of memory that the GPU works on.
+class Memory {
+ public:
+  static Result<Memory> allocate(Place place, std::size_t bytes);
+  Memory() = default;
+  Memory(Memory&& other) noexcept { *this = std::move(other); }
+  Memory& operator=(Memory&& other) noexcept {
+    std::swap(place_, other.place_);
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory();
+
+  // In device memory: an address only.
+  [[nodiscard]] std::byte* data() const { return data_; }
+  [[nodiscard]] std::size_t size() const { return size_; }
+  template <typename T>
+  [[nodiscard]] T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
+
+ private:
+  Place place_ = Place::device;
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+// Makes memory of somebody else's, such as a slab pool's, pinned for the GPU too: transfers from there need no copy in
+// between. Whole pages. An error is no harm: everything works without, more slowly.
+[[nodiscard]] Status register_pinned(std::span<std::byte> pages);
+void unregister_pinned(std::span<std::byte> pages);
+
+// How an order's payload gets to the kernels and its result back.
+enum class Design : std::uint8_t {
+  staged,  // copy engine in, three kernels, copy engine out
+  hybrid,  // copy engine in, one kernel that writes to the host itself
+  direct,  // one kernel that reads from and writes to the host itself
+};
+inline constexpr Design kDesigns[] = {Design::staged, Design::hybrid, Design::direct};
+[[nodiscard]] constexpr const char* to_string(Design design) {
+  return design == Design::staged ? "staged" : design == Design::hybrid ? "hybrid" : "direct";
+}
+
+// Who says that an order is done.
+enum class Notice : std::uint8_t {
+  waiter,         // a thread that sleeps until the GPU's interrupt; notices a lost GPU, too
+  host_function,  // a function that the driver calls in the order's stream
+};
+
+struct DeviceConfig {
+  Design design = Design::hybrid;
+  Notice notice = Notice::waiter;
+  std::size_t lanes = 6;  // streams
+  unsigned blocks_per_order = 32;
+  // The orders come after the work that is in this stream now: what computed the gradient. 0: CUDA's default stream.
+  Stream after = nullptr;
+};
+
+// `gradient` is device memory, `elements` of it. `wake` is called from other threads; it may not call CUDA.
+[[nodiscard]] Result<std::unique_ptr<Device>> make_device(float* gradient, std::size_t elements, DeviceConfig config,
+                                                          std::function<void()> wake);
+
+// ---- for tests and benchmarks
+
+[[nodiscard]] Result<Stream> make_stream();
+void destroy_stream(Stream stream);
+[[nodiscard]] Status wait_for(Stream stream);
+// Between any two places.
+[[nodiscard]] Status copy(void* to, const void* from, std::size_t bytes);
+[[nodiscard]] Status copy_later(void* to, const void* from, std::size_t bytes, Stream stream);
+[[nodiscard]] Status fill_later(void* to, int byte, std::size_t bytes, Stream stream);
+// 0 is success.
+[[nodiscard]] std::string error_text(int code);
+// Reads and forgets the last error that is not for good.
+void forget_error();
+
+// A stretch of time on the device's own clock.
+class Stopwatch {
+ public:
+  Stopwatch();
+  ~Stopwatch();
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+  void start(Stream stream);
+  // Waits until all before is done; negative if it failed.
+  [[nodiscard]] double stop(Stream stream);
+
+ private:
+  void* begin_ = nullptr;
+  void* end_ = nullptr;
+};
+
+}  // namespace papilio::kernels::cuda

@@ -1,0 +1,687 @@
+// The operations of kernels/ops.h on the device. Bit for bit what the scalar reference does: the compiler may not fuse
+// a multiplication with an addition (-fmad=false), divisions are true ones, and rounding is spelt out.
+//
+// All are bound by memory: 16-byte accesses where every pointer allows it (Access::vector), several independent loads
+// in flight per thread, one pass over what is large. Element i of one span meets element i of the others, so where one
+// pointer is misaligned all go element by element (Access::any), with whole elements loaded where they are aligned.
+#include <cooperative_groups.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+
+#include "kernels/cuda_launch.h"
+
+namespace papilio::kernels::cuda {
+namespace {
+
+constexpr unsigned kThreads = 256;
+constexpr unsigned kUnroll = 4;
+constexpr unsigned kGroup = 4;  // elements that a thread takes at a time
+constexpr std::uint32_t kInfinityBits = 0x7f800000U;
+
+__device__ std::uint32_t magnitude_bits(float value) { return __float_as_uint(value) & 0x7fffffffU; }
+
+__device__ std::uint16_t to_bf16(float value) {
+  const std::uint32_t bits = __float_as_uint(value);
+  const std::uint32_t magnitude = bits & 0x7fffffffU;
+  if (magnitude > kInfinityBits) return kBf16NotANumber;
+  const std::uint32_t sign = (bits >> 16U) & 0x8000U;
+  if (magnitude == kInfinityBits) return static_cast<std::uint16_t>(sign | 0x7f80U);
+  const std::uint32_t rounded = (magnitude + 0x7fffU + ((magnitude >> 16U) & 1U)) >> 16U;
+  return static_cast<std::uint16_t>(sign | min(rounded, 0x7f7fU));
+}
+__device__ float from_bf16(std::uint16_t half) { return __uint_as_float(std::uint32_t{half} << 16U); }
+
+__device__ std::uint16_t to_fp16(float value) {
+  const std::uint32_t bits = __float_as_uint(value);
+  const std::uint32_t magnitude = bits & 0x7fffffffU;
+  if (magnitude > kInfinityBits) return kFp16NotANumber;
+  const std::uint32_t sign = (bits >> 16U) & 0x8000U;
+  if (magnitude == kInfinityBits) return static_cast<std::uint16_t>(sign | 0x7c00U);
+  const std::uint32_t rounded = __half_as_ushort(__float2half_rn(__uint_as_float(magnitude)));
+  return static_cast<std::uint16_t>(sign | min(rounded, 0x7bffU));
+}
+__device__ float from_fp16(std::uint16_t half) { return __half2float(__ushort_as_half(half)); }
+
+template <Codec codec>
+__device__ std::uint16_t to_half(float value) {
+  return codec == Codec::bf16 ? to_bf16(value) : to_fp16(value);
+}
+template <Codec codec>
+__device__ float from_half(std::uint16_t half) {
+  return codec == Codec::bf16 ? from_bf16(half) : from_fp16(half);
+}
+
+__device__ float int8_scale(float largest) {
+  const float exact = __fdiv_rn(largest, 127.0F);
+  if (exact < kSmallestInt8Scale) return 0;
+  const float rounded = __uint_as_float((__float_as_uint(exact) + kInt8ScaleFraction) & ~kInt8ScaleFraction);
+  return fminf(rounded, kLargestInt8Scale);
+}
+
+// Little-endian, wherever it lies.
+template <typename Word>
+__device__ Word load_anywhere(const std::byte* from) {
+  if (reinterpret_cast<std::uintptr_t>(from) % sizeof(Word) == 0) return *reinterpret_cast<const Word*>(from);
+  Word word = 0;
+  for (unsigned i = 0; i < sizeof(Word); ++i) word |= static_cast<Word>(static_cast<Word>(from[i]) << (8 * i));
+  return word;
+}
+template <typename Word>
+__device__ void store_anywhere(std::byte* to, Word word) {
+  if (reinterpret_cast<std::uintptr_t>(to) % sizeof(Word) == 0) {
+    *reinterpret_cast<Word*>(to) = word;
+    return;
+  }
+  for (unsigned i = 0; i < sizeof(Word); ++i) to[i] = static_cast<std::byte>(word >> (8 * i));
+}
+
+struct Four {
+  float value[kGroup];
+};
+
+__device__ Four four(float4 v) { return {{v.x, v.y, v.z, v.w}}; }
+__device__ float4 packed(const Four& v) { return make_float4(v.value[0], v.value[1], v.value[2], v.value[3]); }
+
+__device__ Four load_group(const float* values, std::size_t group) {
+  return four(reinterpret_cast<const float4*>(values)[group]);
+}
+__device__ void store_group(float* values, std::size_t group, const Four& v) {
+  reinterpret_cast<float4*>(values)[group] = packed(v);
+}
+
+// ---- decoding
+
+template <Codec codec>
+struct Payload {
+  const std::byte* bytes;
+  std::size_t count;
+
+  __device__ const std::byte* quanta() const { return bytes + sizeof(float) * int8_blocks(count); }
+  __device__ float scale(std::size_t block) const {
+    return __uint_as_float(load_anywhere<std::uint32_t>(bytes + sizeof(float) * block));
+  }
+
+  __device__ float one(std::size_t i) const {
+    if constexpr (codec == Codec::fp32) return __uint_as_float(load_anywhere<std::uint32_t>(bytes + 4 * i));
+    if constexpr (codec == Codec::bf16 || codec == Codec::fp16) {
+      return from_half<codec>(load_anywhere<std::uint16_t>(bytes + 2 * i));
+    }
+    if constexpr (codec == Codec::int8) {
+      return __fmul_rn(static_cast<float>(static_cast<signed char>(quanta()[i])), scale(i / kInt8Block));
+    }
+  }
+
+  // Elements 4 * group and on, all of which are there.
+  __device__ Four vector(std::size_t group) const {
+    if constexpr (codec == Codec::fp32) return four(__ldcs(reinterpret_cast<const float4*>(bytes) + group));
+    if constexpr (codec == Codec::bf16 || codec == Codec::fp16) {
+      const uint2 raw = __ldcs(reinterpret_cast<const uint2*>(bytes) + group);
+      return {{from_half<codec>(static_cast<std::uint16_t>(raw.x)),
+               from_half<codec>(static_cast<std::uint16_t>(raw.x >> 16U)),
+               from_half<codec>(static_cast<std::uint16_t>(raw.y)),
+               from_half<codec>(static_cast<std::uint16_t>(raw.y >> 16U))}};
+    }
+    if constexpr (codec == Codec::int8) {
+      const std::uint32_t raw = __ldcs(reinterpret_cast<const std::uint32_t*>(quanta()) + group);
+      const float by = reinterpret_cast<const float*>(bytes)[group / (kInt8Block / kGroup)];
+      Four result;
+      for (unsigned i = 0; i < kGroup; ++i) {
+        result.value[i] = __fmul_rn(static_cast<float>(static_cast<signed char>(raw >> (8 * i))), by);
+      }
+      return result;
+    }
+  }
+};
+
+__device__ std::uint32_t fault_of_value(float value, float limit) {
+  const std::uint32_t magnitude = magnitude_bits(value);
+  if (magnitude >= kInfinityBits) return word_of(NumberFault::not_finite);
+  return magnitude > __float_as_uint(limit) ? word_of(NumberFault::too_large) : 0;
+}
+
+// What is wrong with a block whose largest |byte| is `largest` (128 where one is -128).
+__device__ std::uint32_t fault_of_block(float scale, std::uint32_t largest, float limit) {
+  const std::uint32_t bits = __float_as_uint(scale);
+  if (bits >= kInfinityBits) return word_of(NumberFault::bad_scale);  // the sign is the top bit
+  if ((bits & kInt8ScaleFraction) != 0 || scale > kLargestInt8Scale) return word_of(NumberFault::bad_scale);
+  if (bits != 0 && scale < kSmallestInt8Scale) return word_of(NumberFault::bad_scale);
+  if (largest != (bits == 0 ? 0U : 127U)) return word_of(NumberFault::bad_value);
+  return __fmul_rn(127.0F, scale) > limit && bits != 0 ? word_of(NumberFault::too_large) : 0;
+}
+
+__device__ std::uint32_t warp_largest(std::uint32_t value) {
+  for (int distance = 16; distance > 0; distance /= 2) {
+    value = max(value, __shfl_xor_sync(0xffffffffU, value, distance));
+  }
+  return value;
+}
+
+__device__ std::size_t thread_index() { return std::size_t{blockIdx.x} * blockDim.x + threadIdx.x; }
+__device__ std::size_t thread_count() { return std::size_t{gridDim.x} * blockDim.x; }
+
+// Calls `body` with every index below `count`, kUnroll at a time so that their loads can be in flight together. A block
+// takes a tile of neighbours.
+template <typename Body>
+__device__ void for_all(std::size_t count, Body body) {
+  constexpr std::size_t kTile = std::size_t{kThreads} * kUnroll;
+  for (std::size_t begin = kTile * blockIdx.x; begin < count; begin += kTile * gridDim.x) {
+    std::size_t i = begin + threadIdx.x;
+    if (begin + kTile <= count) {
+      body.template operator()<kUnroll>(i);
+    } else {
+      for (; i < count; i += kThreads) body.template operator()<1>(i);
+    }
+  }
+}
+
+template <Codec codec, bool vector>
+__device__ void check(const ReduceTask& task) {
+  const Payload<codec> payload{task.in, task.count};
+  std::uint32_t worst = 0;
+  if constexpr (codec == Codec::int8) {
+    const std::size_t blocks = int8_blocks(task.count);
+    const unsigned lane = threadIdx.x % 32;
+    for (std::size_t block = thread_index() / 32; block < blocks; block += thread_count() / 32) {
+      const std::size_t begin = block * kInt8Block;
+      const std::size_t size = min(kInt8Block, task.count - begin);
+      std::uint32_t largest = 0;
+      if (vector && size == kInt8Block) {
+        const auto* const words = reinterpret_cast<const std::uint32_t*>(payload.quanta() + begin);
+        const std::uint32_t raw[2] = {words[lane], words[lane + 32]};
+        for (const std::uint32_t word : raw) {
+          for (unsigned i = 0; i < 4; ++i) {
+            const int quantum = static_cast<signed char>(word >> (8 * i));
+            largest = max(largest, static_cast<std::uint32_t>(abs(quantum)));
+          }
+        }
+      } else {
+        for (std::size_t i = lane; i < size; i += 32) {
+          const int quantum = static_cast<signed char>(payload.quanta()[begin + i]);
+          largest = max(largest, static_cast<std::uint32_t>(abs(quantum)));
+        }
+      }
+      largest = warp_largest(largest);
+      worst = max(worst, fault_of_block(payload.scale(block), largest, task.limit));
+    }
+  } else {
+    std::size_t done = 0;
+    if constexpr (vector) {
+      const std::size_t groups = task.count / kGroup;
+      done = groups * kGroup;
+      for_all(groups, [&]<unsigned unroll>(std::size_t first) {
+        Four x[unroll];
+#pragma unroll
+        for (unsigned u = 0; u < unroll; ++u) x[u] = payload.vector(first + u * kThreads);
+#pragma unroll
+        for (unsigned u = 0; u < unroll; ++u) {
+          for (const float value : x[u].value) worst = max(worst, fault_of_value(value, task.limit));
+        }
+      });
+    }
+    for (std::size_t i = done + thread_index(); i < task.count; i += thread_count()) {
+      worst = max(worst, fault_of_value(payload.one(i), task.limit));
+    }
+  }
+  if (worst != 0) atomicMax(&task.scratch->fault, worst);
+}
+
+template <bool replace>
+__device__ float reduced(const ReduceTask& task, float own, float other) {
+  if (replace) return other;
+  const float sum = __fadd_rn(__fmul_rn(task.own_scale, own), __fmul_rn(task.weight, other));
+  return __fmul_rn(sum, task.inverse_total);
+}
+
+template <Codec codec, bool vector, bool replace>
+__device__ void apply(const ReduceTask& task, bool refused) {
+  const Payload<codec> payload{task.in, task.count};
+  std::size_t done = 0;
+  if constexpr (vector) {
+    const std::size_t groups = task.count / kGroup;
+    done = groups * kGroup;
+    for_all(groups, [&]<unsigned unroll>(std::size_t first) {
+      Four own[unroll], other[unroll];
+#pragma unroll
+      for (unsigned u = 0; u < unroll; ++u) {
+        if (!replace || refused) own[u] = load_group(task.values, first + u * kThreads);
+        if (!refused) other[u] = payload.vector(first + u * kThreads);
+      }
+#pragma unroll
+      for (unsigned u = 0; u < unroll; ++u) {
+        Four result = own[u];
+        if (!refused) {
+#pragma unroll
+          for (unsigned i = 0; i < kGroup; ++i) {
+            result.value[i] = reduced<replace>(task, own[u].value[i], other[u].value[i]);
+          }
+          store_group(task.values, first + u * kThreads, result);
+        }
+        if (task.mirror != nullptr) store_group(task.mirror, first + u * kThreads, result);
+      }
+    });
+  }
+  for (std::size_t i = done + thread_index(); i < task.count; i += thread_count()) {
+    float result = task.values[i];
+    if (!refused) {
+      result = reduced<replace>(task, result, payload.one(i));
+      task.values[i] = result;
+    }
+    if (task.mirror != nullptr) task.mirror[i] = result;
+  }
+}
+
+// Brings the payload into device memory, whole lines at a time.
+__device__ void stage(const ReduceTask& task, std::size_t bytes) {
+  const auto address = reinterpret_cast<std::uintptr_t>(task.in) | reinterpret_cast<std::uintptr_t>(task.stage);
+  std::size_t done = 0;
+  if (address % sizeof(uint4) == 0) {
+    const auto* const from = reinterpret_cast<const uint4*>(task.in);
+    auto* const to = reinterpret_cast<uint4*>(task.stage);
+    for_all(bytes / sizeof(uint4), [&]<unsigned unroll>(std::size_t first) {
+      uint4 line[unroll];
+#pragma unroll
+      for (unsigned u = 0; u < unroll; ++u) line[u] = from[first + u * kThreads];
+#pragma unroll
+      for (unsigned u = 0; u < unroll; ++u) to[first + u * kThreads] = line[u];
+    });
+    done = bytes / sizeof(uint4) * sizeof(uint4);
+  }
+  for (std::size_t i = done + thread_index(); i < bytes; i += thread_count()) task.stage[i] = task.in[i];
+}
+
+__device__ void publish_word(const ReduceTask& task) {
+  const std::uint32_t fault = task.scratch->fault;
+  task.scratch->fault = 0;
+  task.scratch->arrived = 0;
+  if (task.status != nullptr) {
+    __threadfence_system();
+    *reinterpret_cast<volatile std::uint32_t*>(task.status) = kFinished | static_cast<std::uint32_t>(fault_of(fault));
+  }
+}
+
+template <Codec codec, bool vector>
+__global__ void __launch_bounds__(kThreads) check_kernel(ReduceTask task) {
+  check<codec, vector>(task);
+}
+
+template <Codec codec, bool vector, bool replace>
+__global__ void __launch_bounds__(kThreads) apply_kernel(ReduceTask task) {
+  apply<codec, vector, replace>(task, task.scratch != nullptr && task.scratch->fault != 0);
+}
+
+__global__ void publish_kernel(ReduceTask task) { publish_word(task); }
+
+// An order in one launch, whose blocks are all resident at once (a cooperative launch).
+template <Codec codec, bool vector, bool replace>
+__global__ void __launch_bounds__(kThreads) order_kernel(ReduceTask task) {
+  const auto grid = cooperative_groups::this_grid();
+  if (task.stage != nullptr) {
+    stage(task, encoded_bytes(codec, task.count));
+    task.in = task.stage;
+    grid.sync();
+  }
+  check<codec, vector>(task);
+  grid.sync();
+  const bool refused = *reinterpret_cast<volatile std::uint32_t*>(&task.scratch->fault) != 0;
+  apply<codec, vector, replace>(task, refused);
+  // The last block to get here tells the host, once everything that the others wrote can be seen there.
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence_system();
+    if (atomicAdd(&task.scratch->arrived, 1U) == gridDim.x - 1) publish_word(task);
+  }
+}
+
+// ---- encoding
+
+__device__ float to_encode(const EncodeTask& task, std::size_t i) {
+  float value = task.values[i];
+  if (task.scaled) value = __fmul_rn(value, task.factor);
+  if (task.residual != nullptr) value = __fadd_rn(value, task.residual[i]);
+  return value;
+}
+__device__ Four group_to_encode(const EncodeTask& task, std::size_t group) {
+  Four value = load_group(task.values, group);
+  if (task.scaled) {
+    for (float& each : value.value) each = __fmul_rn(each, task.factor);
+  }
+  if (task.residual != nullptr) {
+    const Four rest = load_group(task.residual, group);
+    for (unsigned i = 0; i < kGroup; ++i) value.value[i] = __fadd_rn(value.value[i], rest.value[i]);
+  }
+  return value;
+}
+
+// The difference is exact; where it is not finite, nothing is kept.
+__device__ float left_over(float value, float decoded) {
+  const float rest = __fsub_rn(value, decoded);
+  return magnitude_bits(rest) >= kInfinityBits ? 0 : rest;
+}
+
+__device__ void keep(const EncodeTask& task, std::size_t i, float value, float decoded) {
+  if (task.residual != nullptr) task.residual[i] = left_over(value, decoded);
+  if (task.decoded != nullptr) task.decoded[i] = decoded;
+  if (task.mirror != nullptr) task.mirror[i] = decoded;
+}
+__device__ void keep_group(const EncodeTask& task, std::size_t group, const Four& value, const Four& decoded) {
+  if (task.residual != nullptr) {
+    Four rest;
+    for (unsigned i = 0; i < kGroup; ++i) rest.value[i] = left_over(value.value[i], decoded.value[i]);
+    store_group(task.residual, group, rest);
+  }
+  if (task.decoded != nullptr) store_group(task.decoded, group, decoded);
+  if (task.mirror != nullptr) store_group(task.mirror, group, decoded);
+}
+
+template <Codec codec, bool vector>
+__device__ void encode_elements(const EncodeTask& task) {
+  std::size_t done = 0;
+  if constexpr (vector) {
+    const std::size_t groups = task.count / kGroup;
+    done = groups * kGroup;
+    for_all(groups, [&]<unsigned unroll>(std::size_t first) {
+      Four value[unroll];
+#pragma unroll
+      for (unsigned u = 0; u < unroll; ++u) value[u] = group_to_encode(task, first + u * kThreads);
+#pragma unroll
+      for (unsigned u = 0; u < unroll; ++u) {
+        const std::size_t group = first + u * kThreads;
+        Four decoded = value[u];
+        if constexpr (codec == Codec::fp32) {
+          if (task.out != nullptr) store_group(reinterpret_cast<float*>(task.out), group, value[u]);
+        } else {
+          std::uint16_t half[kGroup];
+#pragma unroll
+          for (unsigned i = 0; i < kGroup; ++i) {
+            half[i] = to_half<codec>(value[u].value[i]);
+            decoded.value[i] = from_half<codec>(half[i]);
+          }
+          reinterpret_cast<uint2*>(task.out)[group] =
+              make_uint2(half[0] | std::uint32_t{half[1]} << 16U, half[2] | std::uint32_t{half[3]} << 16U);
+        }
+        keep_group(task, group, value[u], decoded);
+      }
+    });
+  }
+  for (std::size_t i = done + thread_index(); i < task.count; i += thread_count()) {
+    const float value = to_encode(task, i);
+    float decoded = value;
+    if constexpr (codec == Codec::fp32) {
+      if (task.out != nullptr) store_anywhere(task.out + 4 * i, __float_as_uint(value));
+    } else {
+      const std::uint16_t half = to_half<codec>(value);
+      store_anywhere(task.out + 2 * i, half);
+      decoded = from_half<codec>(half);
+    }
+    keep(task, i, value, decoded);
+  }
+}
+
+// A warp takes a block of elements, each lane eight of them: twice four in a row, or every 32nd.
+struct BlockScale {
+  float scale, inverse;
+  __device__ explicit BlockScale(std::uint32_t largest_bits) {
+    if (largest_bits >= kInfinityBits) {
+      scale = __uint_as_float(kInt8NotANumber);
+      inverse = 0;
+      return;
+    }
+    scale = int8_scale(__uint_as_float(largest_bits));
+    inverse = scale > 0 ? __fdiv_rn(1.0F, scale) : 0;
+  }
+  // 0 where the scale is none or 0: x * 0 is 0, or not a number where x is none, which converts to 0.
+  [[nodiscard]] __device__ int quantum(float value) const {
+    return inverse > 0 ? __float2int_rn(__fmul_rn(value, inverse)) : 0;
+  }
+  [[nodiscard]] __device__ float decoded(int quantum) const { return __fmul_rn(static_cast<float>(quantum), scale); }
+};
+
+template <bool vector>
+__device__ void encode_blocks(const EncodeTask& task) {
+  const std::size_t blocks = int8_blocks(task.count);
+  std::byte* const quanta = task.out + sizeof(float) * blocks;
+  const unsigned lane = threadIdx.x % 32;
+  for (std::size_t block = thread_index() / 32; block < blocks; block += thread_count() / 32) {
+    const std::size_t begin = block * kInt8Block;
+    const std::size_t size = min(kInt8Block, task.count - begin);
+    std::uint32_t largest = 0;
+    if (vector && size == kInt8Block) {
+      const std::size_t group[2] = {begin / kGroup + lane, begin / kGroup + 32 + lane};
+      const Four value[2] = {group_to_encode(task, group[0]), group_to_encode(task, group[1])};
+#pragma unroll
+      for (const Four& each : value) {
+        for (const float x : each.value) largest = max(largest, magnitude_bits(x));
+      }
+      const BlockScale scale(warp_largest(largest));
+#pragma unroll
+      for (unsigned half = 0; half < 2; ++half) {
+        std::uint32_t word = 0;
+        Four decoded;
+        for (unsigned i = 0; i < kGroup; ++i) {
+          const int quantum = scale.quantum(value[half].value[i]);
+          word |= (static_cast<std::uint32_t>(quantum) & 0xffU) << (8 * i);
+          decoded.value[i] = scale.decoded(quantum);
+        }
+        reinterpret_cast<std::uint32_t*>(quanta)[group[half]] = word;
+        keep_group(task, group[half], value[half], decoded);
+      }
+      if (lane == 0) reinterpret_cast<float*>(task.out)[block] = scale.scale;
+    } else {
+      float value[kInt8Block / 32];
+#pragma unroll
+      for (unsigned k = 0; k < kInt8Block / 32; ++k) {
+        const std::size_t i = lane + 32 * k;
+        value[k] = i < size ? to_encode(task, begin + i) : 0;
+        largest = max(largest, magnitude_bits(value[k]));
+      }
+      const BlockScale scale(warp_largest(largest));
+#pragma unroll
+      for (unsigned k = 0; k < kInt8Block / 32; ++k) {
+        const std::size_t i = lane + 32 * k;
+        if (i >= size) continue;
+        const int quantum = scale.quantum(value[k]);
+        quanta[begin + i] = static_cast<std::byte>(quantum & 0xff);
+        keep(task, begin + i, value[k], scale.decoded(quantum));
+      }
+      if (lane == 0) store_anywhere(task.out + sizeof(float) * block, __float_as_uint(scale.scale));
+    }
+  }
+}
+
+template <Codec codec, bool vector>
+__global__ void __launch_bounds__(kThreads) encode_kernel(EncodeTask task) {
+  if constexpr (codec == Codec::int8) {
+    encode_blocks<vector>(task);
+  } else {
+    encode_elements<codec, vector>(task);
+  }
+}
+
+// ---- norm
+
+__device__ void add_up(double& squares, std::uint32_t& largest, double* shared_squares, std::uint32_t* shared_largest) {
+  for (int distance = 16; distance > 0; distance /= 2) {
+    squares += __shfl_xor_sync(0xffffffffU, squares, distance);
+  }
+  largest = warp_largest(largest);
+  if (threadIdx.x % 32 == 0) {
+    shared_squares[threadIdx.x / 32] = squares;
+    shared_largest[threadIdx.x / 32] = largest;
+  }
+  __syncthreads();
+  squares = 0;
+  largest = 0;
+  for (unsigned warp = 0; warp < blockDim.x / 32; ++warp) {
+    squares += shared_squares[warp];
+    largest = max(largest, shared_largest[warp]);
+  }
+  __syncthreads();
+}
+
+// The same bits each time: which elements a thread adds up depends on the grid alone, and the last block adds up the
+// blocks' sums in their order.
+template <bool vector>
+__global__ void __launch_bounds__(kThreads)
+    norm_kernel(const float* values, std::size_t count, NormResult* partial, Scratch* scratch, NormResult* result) {
+  __shared__ double shared_squares[kThreads / 32];
+  __shared__ std::uint32_t shared_largest[kThreads / 32];
+  __shared__ bool is_last;
+  double squares = 0;
+  std::uint32_t largest = 0;
+  const auto take = [&](float value) {
+    largest = max(largest, magnitude_bits(value));
+    squares = __fma_rn(static_cast<double>(value), static_cast<double>(value), squares);
+  };
+  std::size_t done = 0;
+  if (vector) {
+    done = count / kGroup * kGroup;
+    for_all(count / kGroup, [&]<unsigned unroll>(std::size_t first) {
+      Four x[unroll];
+#pragma unroll
+      for (unsigned u = 0; u < unroll; ++u) x[u] = load_group(values, first + u * kThreads);
+#pragma unroll
+      for (unsigned u = 0; u < unroll; ++u) {
+        for (const float value : x[u].value) take(value);
+      }
+    });
+  }
+  for (std::size_t i = done + thread_index(); i < count; i += thread_count()) take(values[i]);
+  add_up(squares, largest, shared_squares, shared_largest);
+  if (threadIdx.x == 0) {
+    partial[blockIdx.x] = {squares, largest, 0};
+    __threadfence();
+    is_last = atomicAdd(&scratch->arrived, 1U) == gridDim.x - 1;
+  }
+  __syncthreads();
+  if (!is_last) return;
+  __threadfence();
+  squares = 0;
+  largest = 0;
+  for (unsigned block = threadIdx.x; block < gridDim.x; block += blockDim.x) {
+    const volatile NormResult& each = partial[block];
+    squares += each.sum_of_squares;
+    largest = max(largest, each.largest_bits);
+  }
+  add_up(squares, largest, shared_squares, shared_largest);
+  if (threadIdx.x == 0) {
+    *result = {squares, largest, 0};
+    scratch->arrived = 0;
+  }
+}
+
+// ---- launching
+
+bool aligned(const void* pointer, std::size_t to) { return reinterpret_cast<std::uintptr_t>(pointer) % to == 0; }
+
+bool payload_aligned(Codec codec, const std::byte* bytes) {
+  switch (codec) {
+    case Codec::fp32: return aligned(bytes, 16);
+    case Codec::bf16:
+    case Codec::fp16: return aligned(bytes, 8);
+    case Codec::int8: return aligned(bytes, 4);
+  }
+  return false;
+}
+
+bool can_vectorise(Codec codec, const ReduceTask& task) {
+  return aligned(task.values, 16) && aligned(task.mirror, 16) &&
+         payload_aligned(codec, task.stage != nullptr ? task.stage : task.in);
+}
+bool can_vectorise(Codec codec, const EncodeTask& task) {
+  return aligned(task.values, 16) && aligned(task.decoded, 16) && aligned(task.residual, 16) &&
+         aligned(task.mirror, 16) && payload_aligned(codec, task.out);
+}
+
+unsigned blocks_for(std::size_t count) {
+  const std::size_t per_block = std::size_t{kThreads} * kUnroll * kGroup;
+  const std::size_t blocks = (count + per_block - 1) / per_block;
+  return static_cast<unsigned>(blocks < 1 ? 1 : blocks > (1U << 20U) ? (1U << 20U) : blocks);
+}
+
+unsigned resident_blocks(void (*kernel)(ReduceTask)) {
+  int device = 0, multiprocessors = 1, per_multiprocessor = 1;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_multiprocessor, kernel, kThreads, 0);
+  return static_cast<unsigned>(std::max(1, multiprocessors * per_multiprocessor));
+}
+
+// Calls `body` with the codec and the flag as constants.
+template <typename Body>
+auto with_codec(Codec codec, bool vector, Body body) {
+  const auto with_flag = [&]<Codec constant>() {
+    return vector ? body.template operator()<constant, true>() : body.template operator()<constant, false>();
+  };
+  switch (codec) {
+    case Codec::fp32: return with_flag.template operator()<Codec::fp32>();
+    case Codec::bf16: return with_flag.template operator()<Codec::bf16>();
+    case Codec::fp16: return with_flag.template operator()<Codec::fp16>();
+    case Codec::int8: break;
+  }
+  return with_flag.template operator()<Codec::int8>();
+}
+
+}  // namespace
+
+int launch_check(Codec codec, const ReduceTask& task, Stream stream) {
+  with_codec(codec, payload_aligned(codec, task.in), [&]<Codec constant, bool vector>() {
+    check_kernel<constant, vector><<<blocks_for(task.count), kThreads, 0, stream>>>(task);
+  });
+  return cudaGetLastError();
+}
+
+int launch_apply(Codec codec, bool replace, const ReduceTask& task, Stream stream) {
+  with_codec(codec, can_vectorise(codec, task), [&]<Codec constant, bool vector>() {
+    if (replace) {
+      apply_kernel<constant, vector, true><<<blocks_for(task.count), kThreads, 0, stream>>>(task);
+    } else {
+      apply_kernel<constant, vector, false><<<blocks_for(task.count), kThreads, 0, stream>>>(task);
+    }
+  });
+  return cudaGetLastError();
+}
+
+int launch_publish(const ReduceTask& task, Stream stream) {
+  publish_kernel<<<1, 1, 0, stream>>>(task);
+  return cudaGetLastError();
+}
+
+int launch_order(Codec codec, bool replace, const ReduceTask& task, unsigned most_blocks, Stream stream) {
+  struct Kernel {
+    const void* function;
+    unsigned resident;  // blocks that fit on the device at once
+  };
+  const Kernel kernel = with_codec(codec, can_vectorise(codec, task), [&]<Codec constant, bool vector>() {
+    static const Kernel accumulating = {reinterpret_cast<const void*>(order_kernel<constant, vector, false>),
+                                        resident_blocks(order_kernel<constant, vector, false>)};
+    static const Kernel replacing = {reinterpret_cast<const void*>(order_kernel<constant, vector, true>),
+                                     resident_blocks(order_kernel<constant, vector, true>)};
+    return replace ? replacing : accumulating;
+  });
+  ReduceTask argument = task;
+  void* arguments[] = {&argument};
+  const unsigned blocks = std::min({blocks_for(task.count), most_blocks, kernel.resident});
+  return cudaLaunchCooperativeKernel(kernel.function, dim3(blocks), dim3(kThreads), arguments, 0, stream);
+}
+
+int launch_encode(Codec codec, const EncodeTask& task, Stream stream) {
+  with_codec(codec, can_vectorise(codec, task), [&]<Codec constant, bool vector>() {
+    encode_kernel<constant, vector><<<blocks_for(task.count), kThreads, 0, stream>>>(task);
+  });
+  return cudaGetLastError();
+}
+
+int launch_norm(const float* values, std::size_t count, NormResult* partial, Scratch* scratch, NormResult* result,
+                Stream stream) {
+  const unsigned blocks = blocks_for(count) < kNormBlocks ? blocks_for(count) : kNormBlocks;
+  if (aligned(values, 16)) {
+    norm_kernel<true><<<blocks, kThreads, 0, stream>>>(values, count, partial, scratch, result);
+  } else {
+    norm_kernel<false><<<blocks, kThreads, 0, stream>>>(values, count, partial, scratch, result);
+  }
+  return cudaGetLastError();
+}
+
+}  // namespace papilio::kernels::cuda
