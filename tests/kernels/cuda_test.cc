@@ -1,0 +1,805 @@
+// A gradient on a device, in whatever ways this machine has: always on the stand-in for a device, and on the GPU, in
+// each of its designs, where there is one. All must do what the scalar reference does, bit for bit, and lose nothing
+// when the device is lost at any moment. Then the GPU's kernels one by one, over the lengths, alignments and values
+// where vector code goes wrong.
+#include "kernels/cuda.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <condition_variable>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <mutex>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "engine/base/random.hpp"
+#include "kernels/cuda_launch.h"
+#include "kernels/device.h"
+#include "kernels/host_device.h"
+#include "kernels/scalar.h"
+
+namespace papilio::kernels {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kMost = std::numeric_limits<float>::max();
+
+enum class Draw { ordinary, denormal, huge, any_bits };
+constexpr Draw kDraws[] = {Draw::ordinary, Draw::denormal, Draw::huge, Draw::any_bits};
+
+float draw(Random& random, Draw kind) {
+  const auto sign_and_part = static_cast<float>(2 * random.uniform() - 1);
+  switch (kind) {
+    case Draw::ordinary: return sign_and_part * 3;
+    case Draw::denormal: return sign_and_part * 4 * std::numeric_limits<float>::min();
+    case Draw::huge: return sign_and_part * kMost;
+    case Draw::any_bits: break;  // infinities and NaNs among them
+  }
+  static constexpr std::uint32_t kSpecial[] = {0,           0x80000000U, 0x7f800000U, 0xff800000U, 0x7fc00000U,
+                                               0x7f800001U, 0x7f7fffffU, 0x477fefffU, 0x477ff000U, 1};
+  if (random.chance(0.1)) return std::bit_cast<float>(kSpecial[random.below(std::size(kSpecial))]);
+  return std::bit_cast<float>(static_cast<std::uint32_t>(random.next()));
+}
+std::vector<float> draw(Random& random, Draw kind, std::size_t count) {
+  std::vector<float> values(count);
+  for (float& value : values) value = draw(random, kind);
+  return values;
+}
+
+std::vector<std::byte> encoded(Codec codec, std::span<const float> values) {
+  std::vector<std::byte> bytes(encoded_bytes(codec, values.size()));
+  scalar::encode(codec, values, bytes);
+  return bytes;
+}
+
+// Equal bits; any NaN equals any other.
+::testing::AssertionResult same_bits(std::span<const float> got, std::span<const float> wanted) {
+  if (got.size() != wanted.size()) return ::testing::AssertionFailure() << "sizes differ";
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    if (std::isnan(got[i]) && std::isnan(wanted[i])) continue;
+    if (std::bit_cast<std::uint32_t>(got[i]) != std::bit_cast<std::uint32_t>(wanted[i])) {
+      return ::testing::AssertionFailure()
+             << "element " << i << " of " << got.size() << ": " << got[i] << ", wanted " << wanted[i];
+    }
+  }
+  return ::testing::AssertionSuccess();
+}
+::testing::AssertionResult same_bytes(std::span<const std::byte> got, std::span<const std::byte> wanted) {
+  if (got.size() != wanted.size()) return ::testing::AssertionFailure() << "sizes differ";
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    if (got[i] != wanted[i]) {
+      return ::testing::AssertionFailure() << "byte " << i << " of " << got.size() << ": " << static_cast<int>(got[i])
+                                           << ", wanted " << static_cast<int>(wanted[i]);
+    }
+  }
+  return ::testing::AssertionSuccess();
+}
+
+// ---- a gradient on a device
+
+// Counts wake-ups; a test waits for the next one.
+class Bell {
+ public:
+  void ring() {
+    {
+      const std::lock_guard lock(mutex_);
+      rung_ += 1;
+    }
+    changed_.notify_all();
+  }
+  std::uint64_t rung() {
+    const std::lock_guard lock(mutex_);
+    return rung_;
+  }
+  void wait_for_more_than(std::uint64_t rung) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return rung_ > rung; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::uint64_t rung_ = 0;
+};
+
+// A kind of device under test, and what plays its memory.
+struct Backend {
+  std::string name;
+  bool is_gpu = false;
+  cuda::DeviceConfig gpu;
+};
+void PrintTo(const Backend& backend, std::ostream* out) { *out << backend.name; }
+
+std::vector<Backend> backends() {
+  std::vector<Backend> all = {{.name = "host", .is_gpu = false, .gpu = {}}};
+  if (!cuda::availability().usable) return all;
+  for (const cuda::Design design : cuda::kDesigns) {
+    all.push_back({.name = cuda::to_string(design), .is_gpu = true, .gpu = {.design = design}});
+  }
+  all.push_back({.name = "host_function", .is_gpu = true, .gpu = {.notice = cuda::Notice::host_function}});
+  return all;
+}
+
+// The gradient under test with its device, and slabs that outlive it.
+class Bench {
+ public:
+  Bench(const Backend& backend, const std::vector<float>& start, HostDeviceConfig config = {}) : backend_(backend) {
+    const auto wake = [this] { bell_.ring(); };
+    std::unique_ptr<Device> device;
+    if (backend.is_gpu) {
+      auto memory = cuda::Memory::allocate(cuda::Place::device, start.size() * sizeof(float));
+      EXPECT_TRUE(memory.ok());
+      gpu_memory_ = std::move(*memory);
+      EXPECT_TRUE(cuda::copy(gpu_memory_.data(), start.data(), start.size() * sizeof(float)).ok());
+      auto made = cuda::make_device(gpu_memory_.as<float>(), start.size(), backend.gpu, wake);
+      EXPECT_TRUE(made.ok());
+      device = std::move(*made);
+    } else {
+      host_memory_ = start;
+      device = std::make_unique<HostDevice>(host_memory_, config, wake);
+    }
+    auto made = DeviceGradient::make(std::move(device), start.size());
+    EXPECT_TRUE(made.ok());
+    gradient_ = std::move(*made);
+  }
+  ~Bench() { gradient_.reset(); }
+  Bench(const Bench&) = delete;
+  Bench& operator=(const Bench&) = delete;
+
+  DeviceGradient& gradient() { return *gradient_; }
+
+  // Every order's completion, in the order in which they came, unless the device fails first.
+  std::vector<ChunkCompletion> finish() {
+    std::vector<ChunkCompletion> all;
+    while (true) {
+      const std::uint64_t rung = bell_.rung();
+      for (const ChunkCompletion& each : gradient_->take_completions()) all.push_back(each);
+      if (gradient_->in_flight() == 0 || gradient_->failure()) return all;
+      bell_.wait_for_more_than(rung);
+    }
+  }
+
+  // What the device itself holds.
+  std::vector<float> device_values() {
+    if (!backend_.is_gpu) return host_memory_;
+    std::vector<float> values(gpu_memory_.size() / sizeof(float));
+    EXPECT_TRUE(cuda::copy(values.data(), gpu_memory_.data(), gpu_memory_.size()).ok());
+    return values;
+  }
+
+ private:
+  Backend backend_;
+  Bell bell_;
+  cuda::Memory gpu_memory_;
+  std::vector<float> host_memory_;
+  std::unique_ptr<DeviceGradient> gradient_;
+};
+
+// Memory for slabs, pinned where there is a GPU.
+class PinnedPages {
+ public:
+  explicit PinnedPages(std::size_t bytes)
+      : begin_(static_cast<std::byte*>(std::aligned_alloc(4096, bytes))), bytes_(bytes) {
+    EXPECT_EQ(cuda::register_pinned({begin_, bytes_}).ok(), cuda::availability().usable);
+  }
+  ~PinnedPages() {
+    cuda::unregister_pinned({begin_, bytes_});
+    std::free(begin_);
+  }
+  PinnedPages(const PinnedPages&) = delete;
+  PinnedPages& operator=(const PinnedPages&) = delete;
+  // Now and then at an odd address.
+  std::span<std::byte> take(std::size_t bytes) {
+    used_ = (used_ + 255) / 256 * 256 + (++taken_ % 3 == 0 ? 1 : 0);
+    EXPECT_LE(used_ + bytes, bytes_);
+    used_ += bytes;
+    return {begin_ + used_ - bytes, bytes};
+  }
+
+ private:
+  std::byte* begin_;
+  std::size_t bytes_, used_ = 0, taken_ = 0;
+};
+
+// A round's orders for one gradient, and what they must do to it.
+struct Course {
+  struct Chunk {
+    std::size_t begin = 0, count = 0;
+  };
+  std::vector<float> start;
+  std::vector<ChunkOrder> orders;
+  std::vector<std::span<std::byte>> slabs;  // that the orders read and write
+  std::unique_ptr<PinnedPages> pages;
+};
+
+// Carries an order out on the CPU, as the owner does after a failure.
+NumberFault carry_out(const ChunkOrder& order, std::span<float> gradient) {
+  const std::span<float> values = gradient.subspan(order.begin, order.count);
+  switch (order.kind) {
+    case ChunkOrder::Kind::load: return NumberFault::none;
+    case ChunkOrder::Kind::encode: scalar::encode(order.codec, values, order.out); return NumberFault::none;
+    case ChunkOrder::Kind::accumulate:
+      return scalar::accumulate_checked(values, order.own_scale, order.weight, order.codec, order.in,
+                                        order.inverse_total, order.limit);
+    case ChunkOrder::Kind::finalise:
+      if (order.out.empty()) {
+        scalar::finalise(values, order.inverse_total);
+      } else {
+        scalar::finalise_and_encode(values, order.inverse_total, order.codec, order.out);
+      }
+      return NumberFault::none;
+    case ChunkOrder::Kind::write: return scalar::decode(order.codec, order.in, values, order.limit);
+  }
+  return NumberFault::none;
+}
+
+// Four chunks of uneven sizes, at uneven places: the first two are averaged here (one ends with its last contribution,
+// one is finalised and encoded), the others go out and come back. Contributions of the two interleave.
+Course course(Codec codec, std::uint64_t seed) {
+  Random random(seed);
+  Course made;
+  const Course::Chunk chunks[] = {{0, 4096}, {4096, 1037}, {5133, 2048}, {7181, 1}};
+  made.start = draw(random, Draw::ordinary, 7182 + 3);
+  made.pages = std::make_unique<PinnedPages>(std::size_t{1} << 19U);
+  const auto contribution = [&](const Course::Chunk& chunk) {
+    const std::vector<std::byte> bytes = encoded(codec, draw(random, Draw::ordinary, chunk.count));
+    made.slabs.push_back(made.pages->take(bytes.size()));
+    std::copy(bytes.begin(), bytes.end(), made.slabs.back().begin());
+    return std::span<const std::byte>(made.slabs.back());
+  };
+  const auto room = [&](const Course::Chunk& chunk) {
+    made.slabs.push_back(made.pages->take(encoded_bytes(codec, chunk.count)));
+    return made.slabs.back();
+  };
+  const auto order = [&](ChunkOrder::Kind kind, const Course::Chunk& chunk) -> ChunkOrder& {
+    made.orders.push_back({.kind = kind,
+                           .tag = made.orders.size(),
+                           .begin = chunk.begin,
+                           .count = chunk.count,
+                           .codec = codec,
+                           .limit = 100});
+    return made.orders.back();
+  };
+  using Kind = ChunkOrder::Kind;
+  for (const Course::Chunk& chunk : chunks) order(Kind::load, chunk);
+  for (const Course::Chunk& chunk : {chunks[2], chunks[3]}) order(Kind::encode, chunk).out = room(chunk);
+  constexpr int kContributors = 5;
+  for (int i = 0; i < kContributors; ++i) {
+    for (const Course::Chunk& chunk : {chunks[0], chunks[1]}) {
+      ChunkOrder& each = order(Kind::accumulate, chunk);
+      each.in = contribution(chunk);
+      each.own_scale = i == 0 ? 3.0F : 1.0F;
+      each.weight = static_cast<float>(1 + random.below(9));
+      if (i + 1 == kContributors && chunk.begin == 0) {
+        each.inverse_total = 1.0F / 17;
+        each.last = true;
+      }
+    }
+    if (i == 2) {
+      for (const Course::Chunk& chunk : {chunks[3], chunks[2]}) order(Kind::write, chunk).in = contribution(chunk);
+    }
+  }
+  ChunkOrder& finalise = order(Kind::finalise, chunks[1]);
+  finalise.out = room(chunks[1]);
+  finalise.inverse_total = 1.0F / 13;
+  order(Kind::finalise, chunks[0]).out = room(chunks[0]);
+  return made;
+}
+
+class OnDevice : public ::testing::TestWithParam<Backend> {};
+
+TEST_P(OnDevice, DoesWhatTheScalarReferenceDoes) {
+  for (const Codec codec : kCodecs) {
+    Course here = course(codec, 5), wanted = course(codec, 5);
+    Bench bench(GetParam(), here.start);
+    for (const ChunkOrder& order : here.orders) bench.gradient().submit(order);
+    EXPECT_EQ(bench.finish().size(), here.orders.size());
+    EXPECT_FALSE(bench.gradient().failure());
+    for (const ChunkOrder& order : wanted.orders) EXPECT_EQ(carry_out(order, wanted.start), NumberFault::none);
+    const std::size_t ends = 7182;
+    EXPECT_TRUE(same_bits(bench.gradient().host_copy().first(ends), std::span(wanted.start).first(ends)))
+        << to_string(codec);
+    EXPECT_TRUE(same_bits(bench.device_values(), wanted.start)) << to_string(codec);
+    for (std::size_t i = 0; i < here.slabs.size(); ++i) {
+      EXPECT_TRUE(same_bytes(here.slabs[i], wanted.slabs[i])) << to_string(codec) << ", slab " << i;
+    }
+  }
+}
+
+// Whenever the owner stops: what was completed and what the CPU does instead add up to the same.
+TEST_P(OnDevice, CanBeTakenBackAfterAnyOrder) {
+  const Codec codec = Codec::int8;
+  Course wanted = course(codec, 6);
+  for (const ChunkOrder& order : wanted.orders) EXPECT_EQ(carry_out(order, wanted.start), NumberFault::none);
+  for (std::size_t stop = 4; stop <= wanted.orders.size(); ++stop) {
+    Course here = course(codec, 6);
+    Bench bench(GetParam(), here.start);
+    for (std::size_t i = 0; i < stop; ++i) {
+      bench.gradient().submit(here.orders[i]);
+      if (i == 3) {
+        EXPECT_EQ(bench.finish().size(), 4U);
+      }
+    }
+    for (const ChunkOrder& order : bench.gradient().take_back()) carry_out(order, bench.gradient().host_copy());
+    for (std::size_t i = stop; i < here.orders.size(); ++i) carry_out(here.orders[i], bench.gradient().host_copy());
+    EXPECT_TRUE(same_bits(bench.gradient().host_copy().first(7182), std::span(wanted.start).first(7182))) << stop;
+    for (std::size_t i = 0; i < here.slabs.size(); ++i) EXPECT_TRUE(same_bytes(here.slabs[i], wanted.slabs[i])) << stop;
+  }
+}
+
+TEST_P(OnDevice, BadPayloadsChangeNothing) {
+  Random random(8);
+  for (const Codec codec : kCodecs) {
+    const std::size_t count = 3000;
+    const std::vector<float> start = draw(random, Draw::ordinary, count);
+    std::vector<std::vector<std::byte>> payloads;
+    std::vector<NumberFault> faults;
+    const auto add = [&](std::vector<float> values, std::size_t at, float bad) {
+      values[at] = bad;
+      payloads.push_back(encoded(codec, values));
+      faults.push_back(scalar::check_encoded(codec, payloads.back(), count, 100));
+    };
+    const std::vector<float> values = draw(random, Draw::ordinary, count);
+    for (const std::size_t at : {std::size_t{0}, std::size_t{1500}, count - 1}) {
+      add(values, at, kInfinity);
+      add(values, at, std::nanf(""));
+      add(values, at, 1000);
+    }
+    add(values, 7, 0.5F);
+    EXPECT_EQ(faults.back(), NumberFault::none);
+    payloads.push_back(std::vector<std::byte>(encoded_bytes(codec, count) - 1));
+    faults.push_back(NumberFault::bad_length);
+    if (codec == Codec::int8) {
+      payloads.push_back(encoded(codec, values));
+      payloads.back()[4 * int8_blocks(count) + 700] = std::byte{0x80};
+      faults.push_back(NumberFault::bad_value);
+      payloads.push_back(encoded(codec, values));
+      payloads.back()[4] |= std::byte{1};
+      faults.push_back(NumberFault::bad_scale);
+    }
+    Bench bench(GetParam(), start);
+    ChunkOrder order{
+        .kind = ChunkOrder::Kind::load, .tag = 1000, .begin = 0, .count = count, .codec = codec, .limit = 100};
+    bench.gradient().submit(order);
+    for (std::size_t i = 0; i < payloads.size(); ++i) {
+      order.tag = i;
+      order.in = payloads[i];
+      order.kind = i % 2 == 0 ? ChunkOrder::Kind::accumulate : ChunkOrder::Kind::write;
+      if (faults[i] != NumberFault::none) bench.gradient().submit(order);
+    }
+    for (const ChunkCompletion& each : bench.finish()) {
+      if (each.tag == 1000) continue;
+      EXPECT_EQ(each.fault, faults[each.tag]) << to_string(codec) << ", payload " << each.tag;
+    }
+    EXPECT_TRUE(same_bits(bench.device_values(), start)) << to_string(codec);
+    EXPECT_TRUE(bench.gradient().take_back().empty());
+    EXPECT_TRUE(same_bits(bench.gradient().host_copy(), start)) << to_string(codec);
+  }
+}
+
+TEST_P(OnDevice, AnEmptyGradientAndEmptyChunksAreFine) {
+  Bench bench(GetParam(), {});
+  bench.gradient().submit({.kind = ChunkOrder::Kind::load, .tag = 3});
+  const auto completions = bench.finish();
+  ASSERT_EQ(completions.size(), 1U);
+  EXPECT_EQ(completions[0].tag, 3U);
+}
+
+INSTANTIATE_TEST_SUITE_P(Here, OnDevice, ::testing::ValuesIn(backends()),
+                         [](const auto& each) { return each.param.name; });
+
+// ---- failures, which the stand-in has at will
+
+void fails_and_goes_on(HostDeviceConfig config, Codec codec, const std::string& label) {
+  Course here = course(codec, 9), wanted = course(codec, 9);
+  for (const ChunkOrder& order : wanted.orders) EXPECT_EQ(carry_out(order, wanted.start), NumberFault::none);
+  Bench bench({.name = "host", .is_gpu = false, .gpu = {}}, here.start, config);
+  std::vector<bool> done(here.orders.size());
+  const auto note = [&](const std::vector<ChunkCompletion>& completions) {
+    for (const ChunkCompletion& each : completions) {
+      EXPECT_FALSE(done[each.tag]) << label;
+      done[each.tag] = true;
+    }
+  };
+  for (std::size_t i = 0; i < 4; ++i) bench.gradient().submit(here.orders[i]);
+  note(bench.finish());
+  for (std::size_t i = 4; i < here.orders.size(); ++i) bench.gradient().submit(here.orders[i]);
+  note(bench.finish());
+  EXPECT_TRUE(bench.gradient().failure().has_value()) << label;
+  const std::vector<ChunkOrder> rest = bench.gradient().take_back();
+  note(bench.gradient().take_completions());
+  for (const ChunkOrder& order : rest) {
+    EXPECT_FALSE(done[order.tag]) << label;
+    done[order.tag] = true;
+    carry_out(order, bench.gradient().host_copy());
+  }
+  EXPECT_EQ(std::count(done.begin(), done.end(), true), static_cast<std::ptrdiff_t>(done.size())) << label;
+  EXPECT_TRUE(same_bits(bench.gradient().host_copy().first(7182), std::span(wanted.start).first(7182))) << label;
+  for (std::size_t i = 0; i < here.slabs.size(); ++i) EXPECT_TRUE(same_bytes(here.slabs[i], wanted.slabs[i])) << label;
+}
+
+TEST(LosingADevice, AtAnyOrderLosesNothing) {
+  for (const Codec codec : {Codec::fp32, Codec::int8}) {
+    const std::size_t orders = course(codec, 9).orders.size();
+    for (std::uint64_t at = 4; at < orders; ++at) {
+      for (const std::size_t lanes : {1, 3, 8}) {
+        const std::string label = std::string(to_string(codec)) + ", at order " + std::to_string(at);
+        fails_and_goes_on({.lanes = lanes, .lose_at = at}, codec, label + ", lost");
+        fails_and_goes_on({.lanes = lanes, .refuse_from = at}, codec, label + ", refused");
+      }
+    }
+  }
+}
+
+TEST(LosingADevice, MemoryThatRunsOutIsAFailureLikeAnyOther) {
+  const std::size_t gradient_bytes = course(Codec::fp32, 9).start.size() * sizeof(float);
+  for (const std::size_t beyond : {4096, 4096 + 16384, 4096 + 2 * 16384, 4096 + 2 * 16384 + 5000}) {
+    fails_and_goes_on({.pinned_bytes = gradient_bytes + beyond}, Codec::fp32, std::to_string(beyond));
+  }
+  HostDevice none({}, {.pinned_bytes = 3}, nullptr);
+  const auto refused = none.allocate_pinned(4);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.error().message.find("no memory"), std::string::npos);
+}
+
+// ---- what a machine says of its GPU
+
+TEST(Availability, SaysInWordsWhatThereIs) {
+  const cuda::Availability& here = cuda::availability();
+  RecordProperty("gpu", here.text);
+  EXPECT_EQ(here.text.starts_with("no GPU: "), !here.usable) << here.text;
+  EXPECT_EQ(here.text.find('\n'), std::string::npos);
+}
+
+TEST(Availability, WithoutAGpuEverythingIsRefusedInTheSameWords) {
+  if (cuda::availability().usable) return;
+  const std::string& why = cuda::availability().text;
+  EXPECT_EQ(cuda::Memory::allocate(cuda::Place::device, 10).error().message, why);
+  EXPECT_EQ(cuda::Memory::allocate(cuda::Place::pinned, 10).error().message, why);
+  EXPECT_EQ(cuda::make_device(nullptr, 10, {}, nullptr).error().message, why);
+  EXPECT_EQ(cuda::make_stream().error().message, why);
+  std::vector<std::byte> page(4096);
+  EXPECT_EQ(cuda::register_pinned(page).error().message, why);
+  cuda::unregister_pinned(page);
+}
+
+// ---- the kernels one by one
+
+// One instance where there is a GPU, and none where there is not.
+class OnGpu : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    auto made = cuda::make_stream();
+    ASSERT_TRUE(made.ok());
+    stream_ = *made;
+    scratch_ = allocate(sizeof(cuda::Scratch));
+    ASSERT_TRUE(cuda::fill_later(scratch_.data(), 0, scratch_.size(), stream_).ok());
+    auto pinned = cuda::Memory::allocate(cuda::Place::pinned, 4096);
+    ASSERT_TRUE(pinned.ok());
+    status_ = std::move(*pinned);
+  }
+  void TearDown() override { cuda::destroy_stream(stream_); }
+
+  static cuda::Memory allocate(std::size_t bytes) {
+    auto memory = cuda::Memory::allocate(cuda::Place::device, bytes);
+    EXPECT_TRUE(memory.ok());
+    return memory.ok() ? std::move(*memory) : cuda::Memory();
+  }
+  cuda::Scratch* scratch() { return scratch_.as<cuda::Scratch>(); }
+  std::uint32_t* status() { return status_.as<std::uint32_t>(); }
+  // The fault that a task published.
+  NumberFault published() {
+    EXPECT_TRUE(cuda::wait_for(stream_).ok());
+    const std::uint32_t word = std::exchange(*status(), 0U);
+    EXPECT_NE(word & cuda::kFinished, 0U);
+    return static_cast<NumberFault>(word & 0xffU);
+  }
+
+  cuda::Stream stream_ = nullptr;
+  cuda::Memory scratch_, status_;
+};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(OnGpu);
+INSTANTIATE_TEST_SUITE_P(Here, OnGpu,
+                         ::testing::ValuesIn(cuda::availability().usable ? std::vector<std::string>{"gpu"}
+                                                                         : std::vector<std::string>{}),
+                         [](const auto& each) { return each.param; });
+
+// Bytes in device memory, `offset` behind a 256-byte boundary, with guards on both sides.
+class Placed {
+ public:
+  Placed(std::span<const std::byte> bytes, std::size_t offset) : size_(bytes.size()), begin_(kGuards + offset) {
+    content_.assign(begin_ + size_ + kGuards, kGuard);
+    std::copy(bytes.begin(), bytes.end(), content_.begin() + static_cast<std::ptrdiff_t>(begin_));
+    auto memory = cuda::Memory::allocate(cuda::Place::device, content_.size());
+    EXPECT_TRUE(memory.ok());
+    memory_ = std::move(*memory);
+    EXPECT_TRUE(cuda::copy(memory_.data(), content_.data(), content_.size()).ok());
+  }
+  Placed(std::span<const float> values, std::size_t offset) : Placed(std::as_bytes(values), offset * sizeof(float)) {}
+  [[nodiscard]] std::byte* bytes() const { return memory_.data() + begin_; }
+  [[nodiscard]] float* floats() const { return reinterpret_cast<float*>(bytes()); }
+  // What is there now, checking that nothing beside it changed.
+  std::vector<std::byte> read() {
+    EXPECT_TRUE(cuda::copy(content_.data(), memory_.data(), content_.size()).ok());
+    for (std::size_t i = 0; i < content_.size(); ++i) {
+      if (i >= begin_ && i < begin_ + size_) continue;
+      EXPECT_EQ(content_[i], kGuard) << "beside, at " << i << " of " << size_;
+    }
+    return {content_.begin() + static_cast<std::ptrdiff_t>(begin_),
+            content_.begin() + static_cast<std::ptrdiff_t>(begin_ + size_)};
+  }
+  std::vector<float> read_floats() {
+    const std::vector<std::byte> bytes = read();
+    std::vector<float> values(bytes.size() / sizeof(float));
+    if (!values.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
+    return values;
+  }
+
+ private:
+  static constexpr std::size_t kGuards = 256;
+  static constexpr std::byte kGuard{0xa5};
+  std::size_t size_, begin_;
+  std::vector<std::byte> content_;
+  cuda::Memory memory_;
+};
+
+struct Shape {
+  std::size_t length, payload_offset, values_offset;
+};
+// PAPILIO_FEW_SHAPES leaves the long ones out, for runs under tools that make everything slow.
+std::vector<Shape> shapes() {
+  static const bool few = std::getenv("PAPILIO_FEW_SHAPES") != nullptr;
+  std::vector<Shape> all;
+  if (few) return {{0, 0, 0}, {1, 0, 0}, {257, 0, 0}, {1027, 0, 0}, {515, 4, 0}, {515, 1, 3}, {9000, 16, 4}};
+  for (const std::size_t length :
+       {0, 1, 2, 3, 4, 5, 7, 31, 33, 127, 255, 256, 257, 511, 513, 1000, 4096, 4099, 65537, 300'001}) {
+    all.push_back({length, 0, 0});
+  }
+  for (const std::size_t length : {5, 256, 1023, 70'000}) {
+    all.push_back({length, 0, 1});  // floats that are not on 16 bytes
+    all.push_back({length, 4, 0});
+    all.push_back({length, 2, 3});
+    all.push_back({length, 1, 2});   // payloads at odd addresses
+    all.push_back({length, 16, 4});  // aligned, but not at the start
+  }
+  return all;
+}
+std::string label_of(Codec codec, Draw kind, const Shape& shape) {
+  return std::string(to_string(codec)) + ", values " + std::to_string(static_cast<int>(kind)) + ", length " +
+         std::to_string(shape.length) + ", offsets " + std::to_string(shape.payload_offset) + " and " +
+         std::to_string(shape.values_offset);
+}
+
+// What a peer may send: encoded, or any bytes at all.
+std::vector<std::byte> payload_of(Random& random, Codec codec, Draw kind, std::size_t length) {
+  return encoded(codec, draw(random, kind, length));
+}
+
+TEST_P(OnGpu, ReductionsMatchTheScalarReference) {
+  Random random(21);
+  for (const Codec codec : kCodecs) {
+    for (const Draw kind : kDraws) {
+      for (const Shape& shape : shapes()) {
+        const std::string label = label_of(codec, kind, shape);
+        const std::vector<float> start = draw(random, Draw::ordinary, shape.length);
+        const std::vector<std::byte> bytes = payload_of(random, codec, kind, shape.length);
+        const float own_scale = random.chance(0.5) ? 1.0F : draw(random, Draw::ordinary);
+        const float weight = draw(random, Draw::ordinary), inverse = random.chance(0.5) ? 1.0F : 0.37F;
+        const float limit = random.chance(0.8) ? kMost : 2.0F;
+        for (const bool replace : {false, true}) {
+          std::vector<float> wanted = start;
+          const NumberFault fault =
+              replace ? scalar::decode(codec, bytes, wanted, limit)
+                      : scalar::accumulate_checked(wanted, own_scale, weight, codec, bytes, inverse, limit);
+          for (const bool one_launch : {false, true}) {
+            Placed values(start, shape.values_offset), mirror(start, shape.values_offset);
+            Placed payload(bytes, shape.payload_offset);
+            const cuda::Memory stage = allocate(bytes.size() + 16);
+            const cuda::ReduceTask task{.in = payload.bytes(),
+                                        .stage = one_launch ? stage.data() : nullptr,
+                                        .values = values.floats(),
+                                        .mirror = mirror.floats(),
+                                        .count = shape.length,
+                                        .own_scale = own_scale,
+                                        .weight = weight,
+                                        .inverse_total = inverse,
+                                        .limit = limit,
+                                        .scratch = scratch(),
+                                        .status = status()};
+            if (one_launch) {
+              ASSERT_EQ(cuda::launch_order(codec, replace, task, 24, stream_), 0) << label;
+            } else {
+              ASSERT_EQ(cuda::launch_check(codec, task, stream_), 0) << label;
+              ASSERT_EQ(cuda::launch_apply(codec, replace, task, stream_), 0) << label;
+              ASSERT_EQ(cuda::launch_publish(task, stream_), 0) << label;
+            }
+            ASSERT_EQ(published(), fault) << label;
+            ASSERT_TRUE(same_bits(values.read_floats(), wanted)) << label << ", replace " << replace;
+            ASSERT_TRUE(same_bits(mirror.read_floats(), wanted)) << label << ", mirror, replace " << replace;
+            ASSERT_TRUE(same_bytes(payload.read(), bytes)) << label;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(OnGpu, EncodingMatchesTheScalarReference) {
+  Random random(22);
+  for (const Codec codec : kCodecs) {
+    for (const Draw kind : kDraws) {
+      for (const Shape& shape : shapes()) {
+        const std::string label = label_of(codec, kind, shape);
+        const std::vector<float> start = draw(random, kind, shape.length);
+        const std::vector<float> rest = draw(random, Draw::ordinary, shape.length);
+        const std::vector<std::byte> blank(encoded_bytes(codec, shape.length), std::byte{0x11});
+        std::vector<std::byte> wanted = blank;
+
+        Placed plain(start, shape.values_offset), plain_out(blank, shape.payload_offset);
+        ASSERT_EQ(cuda::launch_encode(
+                      codec, {.values = plain.floats(), .out = plain_out.bytes(), .count = shape.length}, stream_),
+                  0);
+        ASSERT_TRUE(cuda::wait_for(stream_).ok());
+        scalar::encode(codec, start, wanted);
+        ASSERT_TRUE(same_bytes(plain_out.read(), wanted)) << label;
+        ASSERT_TRUE(same_bits(plain.read_floats(), start)) << label;
+
+        Placed residual(rest, shape.values_offset), fed_out(blank, shape.payload_offset);
+        ASSERT_EQ(cuda::launch_encode(codec,
+                                      {.values = plain.floats(),
+                                       .residual = residual.floats(),
+                                       .out = fed_out.bytes(),
+                                       .count = shape.length},
+                                      stream_),
+                  0);
+        ASSERT_TRUE(cuda::wait_for(stream_).ok());
+        std::vector<float> left = rest;
+        scalar::encode_with_feedback(codec, start, left, wanted);
+        if (codec != Codec::fp32 || kind != Draw::any_bits) {  // which NaN a sum is is left open
+          ASSERT_TRUE(same_bytes(fed_out.read(), wanted)) << label << ", feedback";
+        }
+        ASSERT_TRUE(same_bits(residual.read_floats(), left)) << label << ", residual";
+
+        Placed final_values(start, shape.values_offset), mirror(start, shape.values_offset);
+        Placed final_out(blank, shape.payload_offset);
+        const float factor = 0.3F;
+        ASSERT_EQ(cuda::launch_encode(codec,
+                                      {.values = final_values.floats(),
+                                       .decoded = final_values.floats(),
+                                       .mirror = mirror.floats(),
+                                       .out = final_out.bytes(),
+                                       .count = shape.length,
+                                       .scaled = true,
+                                       .factor = factor},
+                                      stream_),
+                  0);
+        ASSERT_TRUE(cuda::wait_for(stream_).ok());
+        std::vector<float> held = start;
+        scalar::finalise_and_encode(held, factor, codec, wanted);
+        if (codec != Codec::fp32 || kind != Draw::any_bits) {
+          ASSERT_TRUE(same_bytes(final_out.read(), wanted)) << label << ", finalised";
+        }
+        ASSERT_TRUE(same_bits(final_values.read_floats(), held)) << label << ", finalised";
+        ASSERT_TRUE(same_bits(mirror.read_floats(), held)) << label << ", mirror";
+      }
+    }
+  }
+}
+
+// All that bf16 and fp16 can say, both ways.
+TEST_P(OnGpu, EveryHalfIsDecodedAndEncodedAlike) {
+  for (const Codec codec : {Codec::bf16, Codec::fp16}) {
+    std::vector<std::byte> all(2 * 65536);
+    std::vector<float> wanted;
+    for (std::uint32_t half = 0; half < 65536; ++half) {
+      const auto bits = static_cast<std::uint16_t>(half);
+      std::memcpy(all.data() + std::size_t{2} * half, &bits, 2);
+      wanted.push_back(codec == Codec::bf16 ? scalar::float_from_bf16(bits) : scalar::float_from_fp16(bits));
+    }
+    Placed payload(all, 0), values(std::vector<float>(65536, 7.0F), 0);
+    // Unchecked: infinities and NaNs too.
+    ASSERT_EQ(
+        cuda::launch_apply(codec, true, {.in = payload.bytes(), .values = values.floats(), .count = 65536}, stream_),
+        0);
+    ASSERT_TRUE(cuda::wait_for(stream_).ok());
+    EXPECT_TRUE(same_bits(values.read_floats(), wanted)) << to_string(codec);
+  }
+}
+
+// Hostile payloads: random bytes, and honest ones with a few bytes changed.
+TEST_P(OnGpu, TheSameFaultsAreFoundAsByTheScalarReference) {
+  Random random(23);
+  for (const Codec codec : kCodecs) {
+    for (int i = 0; i < 300; ++i) {
+      const std::size_t length = 1 + random.below(3000);
+      std::vector<std::byte> bytes = payload_of(random, codec, Draw::ordinary, length);
+      const std::size_t changes = i % 3 == 0 ? bytes.size() : random.below(4);
+      for (std::size_t k = 0; k < changes; ++k)
+        bytes[random.below(bytes.size())] = static_cast<std::byte>(random.next());
+      const float limit = i % 2 == 0 ? 3.0F : 1e30F;
+      Placed payload(bytes, random.below(3));
+      const cuda::ReduceTask task{
+          .in = payload.bytes(), .count = length, .limit = limit, .scratch = scratch(), .status = status()};
+      ASSERT_EQ(cuda::launch_check(codec, task, stream_), 0);
+      ASSERT_EQ(cuda::launch_publish(task, stream_), 0);
+      ASSERT_EQ(published(), scalar::check_encoded(codec, bytes, length, limit)) << to_string(codec) << ", try " << i;
+    }
+  }
+}
+
+TEST_P(OnGpu, NormsFollowTheScalarReference) {
+  Random random(24);
+  const cuda::Memory partial = allocate(cuda::kNormBlocks * sizeof(cuda::NormResult));
+  for (const Draw kind : kDraws) {
+    for (const Shape& shape : shapes()) {
+      const std::vector<float> start = draw(random, kind, shape.length);
+      Placed values(start, shape.values_offset);
+      cuda::NormResult results[2];
+      for (cuda::NormResult& result : results) {
+        ASSERT_EQ(cuda::launch_norm(values.floats(), shape.length, partial.as<cuda::NormResult>(), scratch(),
+                                    status_.as<cuda::NormResult>() + 1, stream_),
+                  0);
+        ASSERT_TRUE(cuda::wait_for(stream_).ok());
+        result = status_.as<cuda::NormResult>()[1];
+      }
+      const Inspection wanted = scalar::inspect(start);
+      ASSERT_EQ(results[0].largest_bits < 0x7f800000U, wanted.finite) << shape.length;
+      if (!wanted.finite) continue;
+      EXPECT_EQ(std::bit_cast<float>(results[0].largest_bits), wanted.largest);
+      EXPECT_NEAR(results[0].sum_of_squares, wanted.sum_of_squares, 1e-12 * wanted.sum_of_squares);
+      EXPECT_EQ(results[0].sum_of_squares, results[1].sum_of_squares);  // the same bits each time
+    }
+  }
+}
+
+TEST_P(OnGpu, MemoryThatIsNotThereIsAnErrorAndNoMore) {
+  const auto refused = cuda::Memory::allocate(cuda::Place::device, std::size_t{1} << 42U);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_TRUE(refused.error().message.starts_with("out of GPU memory")) << refused.error().message;
+  EXPECT_TRUE(cuda::Memory::allocate(cuda::Place::device, 1000).ok());
+}
+
+TEST_P(OnGpu, MemoryOfOthersCanBePinned) {
+  const std::size_t bytes = std::size_t{1} << 20U;
+  auto* const pages = static_cast<std::byte*>(std::aligned_alloc(4096, bytes));
+  const std::span<std::byte> region(pages, bytes);
+  EXPECT_TRUE(cuda::register_pinned(region).ok());
+  const auto twice = cuda::register_pinned(region);
+  ASSERT_FALSE(twice.ok());
+  EXPECT_NE(twice.error().message.find("pinning"), std::string::npos);
+  cuda::unregister_pinned(region);
+  std::free(pages);
+}
+
+// In a process of its own, as a GPU that is lost stays lost.
+TEST_P(OnGpu, LostForGoodIsNoticedAndNothingIsLost) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        Bell bell;
+        auto device = cuda::make_device(reinterpret_cast<float*>(4096), 100, {}, [&] { bell.ring(); });
+        auto gradient = DeviceGradient::make(std::move(*device), 100);
+        std::fill_n((*gradient)->host_copy().data(), 100, 5.0F);
+        const std::vector<std::byte> bytes(400);
+        (*gradient)->submit({.kind = ChunkOrder::Kind::accumulate, .tag = 7, .begin = 0, .count = 100, .in = bytes});
+        while (!(*gradient)->failure()) {
+          const std::uint64_t rung = bell.rung();
+          static_cast<void>((*gradient)->take_completions());
+          if (!(*gradient)->failure()) bell.wait_for_more_than(rung);
+        }
+        const auto orders = (*gradient)->take_back();
+        const bool intact = (*gradient)->host_copy()[99] == 5.0F && orders.size() == 1 && orders[0].tag == 7;
+        std::fprintf(stderr, "%s\n", (*gradient)->failure()->message.c_str());
+        std::_Exit(intact ? 0 : 1);
+      },
+      ::testing::ExitedWithCode(0), "the GPU failed while carrying out an order");
+}
+
+}  // namespace
+}  // namespace papilio::kernels
