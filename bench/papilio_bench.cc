@@ -17,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bench/cuda_bench.h"
 #include "engine/base/random.hpp"
 #include "kernels/ops.h"
 
@@ -232,6 +233,7 @@ int main(int argc, char** argv) {
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   int count = static_cast<int>(words.size());
+  papilio::bench::register_gpu_benchmarks();
   benchmark::Initialize(&count, arguments.data());
   if (count > 1) refuse(std::string("unknown argument `") + arguments[1] + "`");
   if (benchmark::RunSpecifiedBenchmarks() == 0) refuse("no benchmark matches the filter");

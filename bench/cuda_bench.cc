@@ -1,0 +1,475 @@
+#include "bench/cuda_bench.h"
+
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "engine/base/random.hpp"
+#include "kernels/cuda.h"
+#include "kernels/cuda_launch.h"
+#include "kernels/ops.h"
+
+namespace papilio::bench {
+namespace {
+
+using namespace kernels;  // NOLINT(google-build-using-namespace): a benchmark of nothing else
+using kernels::cuda::Memory;
+using kernels::cuda::Place;
+using Clock = std::chrono::steady_clock;
+
+[[noreturn]] void give_up(const std::string& message) {
+  std::fprintf(stderr, "papilio-bench: %s\n", message.c_str());
+  std::exit(3);
+}
+void must(const Status& status) {
+  if (!status) give_up(status.error().message);
+}
+template <typename T>
+T must(Result<T> result) {
+  if (!result) give_up(result.error().message);
+  return std::move(*result);
+}
+void must(int code) {
+  if (code != 0) give_up(kernels::cuda::error_text(code));
+}
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// ---- kernels, from device memory to device memory
+
+// What every benchmark works in: several sets of operands, taken in turn, so that none is still in the cache.
+constexpr std::size_t kArenaBytes = std::size_t{1} << 30U;
+
+struct Arena {
+  kernels::cuda::Stream stream = must(kernels::cuda::make_stream());
+  Memory values = must(Memory::allocate(Place::device, kArenaBytes));
+  Memory payload = must(Memory::allocate(Place::device, kArenaBytes + (kArenaBytes >> 4U)));
+  Memory residual = must(Memory::allocate(Place::device, kArenaBytes));
+  Memory small = must(Memory::allocate(Place::device, std::size_t{1} << 20U));
+
+  Arena() {
+    // Random values once, and copied on.
+    constexpr std::size_t kSeed = std::size_t{16} << 20U;
+    std::vector<float> drawn(kSeed / sizeof(float));
+    Random random(1);
+    for (float& value : drawn) value = static_cast<float>(0.5 + random.uniform() / 2);
+    must(kernels::cuda::copy(values.data(), drawn.data(), kSeed));
+    for (std::size_t done = kSeed; done < kArenaBytes; done *= 2) {
+      must(kernels::cuda::copy(values.data() + done, values.data(), std::min(done, kArenaBytes - done)));
+    }
+    must(kernels::cuda::copy(payload.data(), values.data(), kArenaBytes));
+    must(kernels::cuda::fill_later(residual.data(), 0, kArenaBytes, stream));
+    must(kernels::cuda::fill_later(small.data(), 0, small.size(), stream));
+    must(kernels::cuda::wait_for(stream));
+  }
+  [[nodiscard]] kernels::cuda::Scratch* scratch() const { return small.as<kernels::cuda::Scratch>(); }
+};
+Arena& arena() {
+  static Arena only;
+  return only;
+}
+
+// Seconds per launch of `launch(i)`, which takes the i-th set of operands; enough launches that one start counts for
+// nothing.
+double seconds_per_launch(std::size_t launches, const std::function<void(std::size_t)>& launch) {
+  kernels::cuda::Stopwatch stopwatch;
+  stopwatch.start(arena().stream);
+  for (std::size_t i = 0; i < launches; ++i) launch(i);
+  const double seconds = stopwatch.stop(arena().stream);
+  if (seconds < 0) give_up("the GPU failed");
+  return seconds / static_cast<double>(launches);
+}
+
+// Bytes read and written per second by the driver's own copy that touches as many bytes; the best of a few.
+double copy_rate(std::size_t touched) {
+  static std::map<std::size_t, double> known;
+  double& best = known[touched];
+  if (best > 0) return best;
+  const std::size_t bytes =
+      std::max<std::size_t>(4096, std::min(touched / 2, kArenaBytes) / 4096 * 4096);  // whole pages
+  const std::size_t sets = std::max<std::size_t>(1, kArenaBytes / bytes);
+  const std::size_t launches = std::clamp<std::size_t>((std::size_t{4} << 30U) / bytes, 8, 512);
+  for (int run = 0; run < 5; ++run) {
+    const double seconds = seconds_per_launch(launches, [&](std::size_t i) {
+      must(kernels::cuda::copy_later(arena().residual.data() + i % sets * bytes,
+                                     arena().values.data() + i % sets * bytes, bytes, arena().stream));
+    });
+    best = std::max(best, 2.0 * static_cast<double>(bytes) / seconds);
+  }
+  must(kernels::cuda::fill_later(arena().residual.data(), 0, kArenaBytes, arena().stream));
+  return best;
+}
+
+struct Operands {
+  float* values;
+  std::byte* payload;
+  float* residual;
+  std::size_t count;
+};
+using Launch = std::function<void(const Operands&)>;
+
+// `touched`: bytes that one launch must read and write.
+void time_kernel(benchmark::State& state, std::size_t count, std::size_t payload_bytes, std::size_t touched,
+                 const Launch& launch) {
+  const std::size_t value_stride = (count * sizeof(float) + 255) / 256 * 256;
+  const std::size_t payload_stride = (payload_bytes + 255) / 256 * 256;
+  const std::size_t sets =
+      std::min(kArenaBytes / value_stride, arena().payload.size() / std::max<std::size_t>(payload_stride, 1));
+  const auto operands = [&](std::size_t i) {
+    const std::size_t set = i % sets;
+    return Operands{.values = reinterpret_cast<float*>(arena().values.data() + set * value_stride),
+                    .payload = arena().payload.data() + set * payload_stride,
+                    .residual = reinterpret_cast<float*>(arena().residual.data() + set * value_stride),
+                    .count = count};
+  };
+  const double copy = copy_rate(touched);
+  const std::size_t launches =
+      std::clamp<std::size_t>((std::size_t{2} << 30U) / std::max<std::size_t>(touched, 1), 8, 512);
+  for (std::size_t i = 0; i < std::min(sets, launches); ++i) launch(operands(i));
+  must(kernels::cuda::wait_for(arena().stream));
+  double best = 1e9;
+  for (auto _ : state) {
+    const double seconds = seconds_per_launch(launches, [&](std::size_t i) { launch(operands(i)); });
+    state.SetIterationTime(seconds);
+    best = std::min(best, seconds);
+  }
+  const double rate = static_cast<double>(touched) / best;
+  state.counters["GB/s"] = rate / 1e9;
+  state.counters["of_copy"] = rate / copy;
+}
+
+// Payloads that hold what the codec says: encoded from the values, set by set.
+void encode_payloads(Codec codec, std::size_t count) {
+  static std::pair<Codec, std::size_t> last{Codec::fp32, 0};
+  if (last == std::pair(codec, count)) return;
+  last = {codec, count};
+  const std::size_t value_stride = (count * sizeof(float) + 255) / 256 * 256;
+  const std::size_t payload_stride = (encoded_bytes(codec, count) + 255) / 256 * 256;
+  const std::size_t sets = std::min(kArenaBytes / value_stride, arena().payload.size() / payload_stride);
+  for (std::size_t set = 0; set < sets; ++set) {
+    must(kernels::cuda::launch_encode(codec,
+                                      {.values = reinterpret_cast<float*>(arena().values.data() + set * value_stride),
+                                       .out = arena().payload.data() + set * payload_stride,
+                                       .count = count},
+                                      arena().stream));
+  }
+  must(kernels::cuda::wait_for(arena().stream));
+}
+
+// Sums stay between 0.5 and 1, however often.
+kernels::cuda::ReduceTask reduction(const Operands& operands) {
+  return {.in = operands.payload,
+          .values = operands.values,
+          .count = operands.count,
+          .own_scale = 0.5F,
+          .weight = 0.5F,
+          .limit = 1e30F,
+          .scratch = arena().scratch()};
+}
+
+void register_kernels(Codec codec, std::size_t bytes) {
+  const std::size_t count = bytes / sizeof(float);
+  const std::size_t payload = encoded_bytes(codec, count);
+  const std::string tail = std::string("/") + to_string(codec) + "/" + std::to_string(bytes);
+  const auto add = [&](const std::string& name, std::size_t touched, bool reads_payload, Launch launch) {
+    benchmark::RegisterBenchmark(("gpu/" + name + tail).c_str(),
+                                 [=](benchmark::State& state) {
+                                   if (reads_payload) encode_payloads(codec, count);
+                                   time_kernel(state, count, payload, touched, launch);
+                                 })
+        ->UseManualTime()
+        ->Iterations(7)
+        ->Unit(benchmark::kMicrosecond);
+  };
+  const auto stream = [] { return arena().stream; };
+  add("accumulate", payload + 2 * bytes, true, [=](const Operands& operands) {
+    auto task = reduction(operands);
+    task.scratch = nullptr;
+    must(kernels::cuda::launch_apply(codec, false, task, stream()));
+  });
+  add("accumulate_checked", payload + 2 * bytes, true, [=](const Operands& operands) {
+    must(kernels::cuda::launch_check(codec, reduction(operands), stream()));
+    must(kernels::cuda::launch_apply(codec, false, reduction(operands), stream()));
+  });
+  add("accumulate_one_launch", payload + 2 * bytes, true, [=](const Operands& operands) {
+    must(kernels::cuda::launch_order(codec, false, reduction(operands), 528, stream()));
+  });
+  add("check", payload, true,
+      [=](const Operands& operands) { must(kernels::cuda::launch_check(codec, reduction(operands), stream())); });
+  add("decode", payload + bytes, true, [=](const Operands& operands) {
+    auto task = reduction(operands);
+    task.scratch = nullptr;
+    must(kernels::cuda::launch_apply(codec, true, task, stream()));
+  });
+  add("encode", bytes + payload, false, [=](const Operands& operands) {
+    must(kernels::cuda::launch_encode(
+        codec, {.values = operands.values, .out = operands.payload, .count = operands.count}, stream()));
+  });
+  add("finalise_and_encode", 2 * bytes + payload, false, [=](const Operands& operands) {
+    must(kernels::cuda::launch_encode(codec,
+                                      {.values = operands.values,
+                                       .decoded = operands.values,
+                                       .out = operands.payload,
+                                       .count = operands.count,
+                                       .scaled = true,
+                                       .factor = 1.0F},
+                                      stream()));
+  });
+  if (codec != Codec::fp32) {
+    add("encode_with_feedback", 3 * bytes + payload, false, [=](const Operands& operands) {
+      must(kernels::cuda::launch_encode(
+          codec,
+          {.values = operands.values, .residual = operands.residual, .out = operands.payload, .count = operands.count},
+          stream()));
+    });
+    return;
+  }
+  add("finalise", 2 * bytes, false, [=](const Operands& operands) {
+    must(kernels::cuda::launch_encode(Codec::fp32,
+                                      {.values = operands.values,
+                                       .decoded = operands.values,
+                                       .count = operands.count,
+                                       .scaled = true,
+                                       .factor = 1.0F},
+                                      stream()));
+  });
+  add("norm", bytes, false, [=](const Operands& operands) {
+    auto* const results = reinterpret_cast<kernels::cuda::NormResult*>(arena().small.data() + 4096);
+    must(
+        kernels::cuda::launch_norm(operands.values, operands.count, results + 1, arena().scratch(), results, stream()));
+  });
+}
+
+// ---- the pipeline: pinned host memory in, reduced on the device, pinned host memory out
+
+constexpr std::size_t kGradientBytes = std::size_t{64} << 20U;
+constexpr std::size_t kContributions = 8;
+
+class Bell {
+ public:
+  void ring() {
+    {
+      const std::lock_guard lock(mutex_);
+      rung_ += 1;
+    }
+    changed_.notify_one();
+  }
+  std::uint64_t rung() {
+    const std::lock_guard lock(mutex_);
+    return rung_;
+  }
+  void wait_for_more_than(std::uint64_t rung) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return rung_ > rung; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::uint64_t rung_ = 0;
+};
+
+// What the two copies reach by themselves: in pieces of this size, each way alone and both at once.
+struct CopyRates {
+  double in = 0, out = 0, both = 0;
+};
+CopyRates copy_rates(std::size_t piece) {
+  static std::map<std::size_t, CopyRates> known;
+  if (const auto found = known.find(piece); found != known.end()) return found->second;
+  static Memory to_device = must(Memory::allocate(Place::pinned, kGradientBytes));
+  static Memory from_device = must(Memory::allocate(Place::pinned, kGradientBytes));
+  const kernels::cuda::Stream streams[2] = {must(kernels::cuda::make_stream()), must(kernels::cuda::make_stream())};
+  const auto rate = [&](bool in, bool out) {
+    double best = 0;
+    for (int run = 0; run < 6; ++run) {
+      const auto start = Clock::now();
+      for (std::size_t round = 0; round < 4; ++round) {
+        for (std::size_t at = 0; at < kGradientBytes; at += piece) {
+          if (in) must(kernels::cuda::copy_later(arena().values.data() + at, to_device.data() + at, piece, streams[0]));
+          if (out)
+            must(kernels::cuda::copy_later(from_device.data() + at, arena().payload.data() + at, piece, streams[1]));
+        }
+      }
+      for (const auto stream : streams) must(kernels::cuda::wait_for(stream));
+      best = std::max(best, 4.0 * static_cast<double>(kGradientBytes) / seconds_since(start));
+    }
+    return best;
+  };
+  const CopyRates rates{.in = rate(true, false), .out = rate(false, true), .both = rate(true, true)};
+  for (const auto stream : streams) kernels::cuda::destroy_stream(stream);
+  known[piece] = rates;
+  return rates;
+}
+
+struct PipelineCase {
+  kernels::cuda::Design design;
+  std::size_t lanes;
+  std::size_t chunk_bytes;
+  Codec codec;
+  unsigned blocks;
+};
+
+// All contributions to all chunks of one gradient, from a pinned pool, at most as many under way as a node has slabs.
+void pipeline(benchmark::State& state, const PipelineCase& which) {
+  const std::size_t chunk = which.chunk_bytes / sizeof(float);
+  const std::size_t payload = encoded_bytes(which.codec, chunk);
+  const std::size_t chunks = kGradientBytes / which.chunk_bytes;
+  static Memory slabs = must(Memory::allocate(Place::pinned, kGradientBytes + (kGradientBytes >> 4U)));
+  std::vector<float> values(chunk, 0.75F);
+  for (std::size_t i = 0; i < chunks; ++i) encode(which.codec, values, {slabs.data() + i * payload, payload});
+  must(kernels::cuda::copy(arena().residual.data(), arena().values.data(), kGradientBytes));
+
+  Bell bell;
+  auto device = must(kernels::cuda::make_device(
+      arena().residual.as<float>(), kGradientBytes / sizeof(float),
+      {.design = which.design, .lanes = which.lanes, .blocks_per_order = which.blocks}, [&] { bell.ring(); }));
+  auto gradient = must(DeviceGradient::make(std::move(device), kGradientBytes / sizeof(float)));
+  const std::size_t most_under_way = 3 * which.lanes;
+  double submitting = 0;
+  const auto contribute = [&] {
+    std::size_t next = 0, done = 0;
+    while (done < chunks * kContributions) {
+      const std::uint64_t rung = bell.rung();
+      for (const ChunkCompletion& each : gradient->take_completions()) {
+        if (each.fault != NumberFault::none) give_up("a contribution was refused");
+        done += 1;
+      }
+      if (gradient->failure()) give_up(gradient->failure()->message);
+      const bool room = gradient->in_flight() < most_under_way && next < chunks * kContributions;
+      const auto start = Clock::now();
+      while (gradient->in_flight() < most_under_way && next < chunks * kContributions) {
+        const std::size_t at = next % chunks;
+        gradient->submit({.kind = ChunkOrder::Kind::accumulate,
+                          .tag = next,
+                          .begin = at * chunk,
+                          .count = chunk,
+                          .codec = which.codec,
+                          .in = {slabs.data() + at * payload, payload},
+                          .own_scale = 0.5F,
+                          .weight = 0.5F,
+                          .limit = 1e30F});
+        next += 1;
+      }
+      submitting += seconds_since(start);
+      if (!room) bell.wait_for_more_than(rung);
+    }
+  };
+  contribute();
+  submitting = 0;
+  double best = 1e9;
+  std::size_t runs = 0;
+  for (auto _ : state) {
+    const auto start = Clock::now();
+    contribute();
+    const double seconds = seconds_since(start);
+    state.SetIterationTime(seconds);
+    best = std::min(best, seconds);
+    runs += 1;
+  }
+  static_cast<void>(gradient->take_back());
+  const CopyRates whole = copy_rates(kGradientBytes), pieces = copy_rates(which.chunk_bytes);
+  const auto in = static_cast<double>(payload * chunks * kContributions);
+  const auto out = static_cast<double>(kGradientBytes * kContributions);
+  state.counters["in_GB/s"] = in / best / 1e9;
+  state.counters["out_GB/s"] = out / best / 1e9;
+  // The slower of the two copies alone, of the same bytes: in one piece, and in pieces of a chunk.
+  state.counters["of_copies"] = std::max(in / whole.in, out / whole.out) / best;
+  state.counters["of_pieces"] = std::max(in / pieces.in, out / pieces.out) / best;
+  // Both copies at the same time, and nothing else.
+  if (which.codec == Codec::fp32) state.counters["of_both"] = in / whole.both / best;
+  state.counters["order_us"] = best / static_cast<double>(chunks * kContributions) * 1e6;
+  state.counters["submit_us"] = submitting / static_cast<double>(runs * chunks * kContributions) * 1e6;
+}
+
+void copies(benchmark::State& state, std::size_t piece) {
+  CopyRates rates;
+  for (auto _ : state) {
+    rates = copy_rates(piece);
+    state.SetIterationTime(static_cast<double>(kGradientBytes) / rates.both);
+  }
+  state.counters["in_GB/s"] = rates.in / 1e9;
+  state.counters["out_GB/s"] = rates.out / 1e9;
+  state.counters["both_GB/s"] = rates.both / 1e9;
+}
+
+// From an order for almost nothing until its owner knows that it is done.
+void notice(benchmark::State& state, kernels::cuda::Notice how) {
+  Bell bell;
+  auto device =
+      must(kernels::cuda::make_device(arena().residual.as<float>(), 4096, {.notice = how}, [&] { bell.ring(); }));
+  auto gradient = must(DeviceGradient::make(std::move(device), 4096));
+  for (auto _ : state) {
+    const auto start = Clock::now();
+    gradient->submit({.kind = ChunkOrder::Kind::load, .tag = 0, .begin = 0, .count = 1024});
+    while (gradient->in_flight() > 0) {
+      const std::uint64_t rung = bell.rung();
+      if (gradient->take_completions().empty()) bell.wait_for_more_than(rung);
+    }
+    state.SetIterationTime(seconds_since(start));
+  }
+}
+
+void register_pipeline() {
+  constexpr std::size_t kKiB = 1024;
+  for (const std::size_t piece : {256 * kKiB, 512 * kKiB, 1024 * kKiB, 4096 * kKiB, kGradientBytes}) {
+    benchmark::RegisterBenchmark(("gpu/copies/" + std::to_string(piece)).c_str(), copies, piece)
+        ->UseManualTime()
+        ->Iterations(1);
+  }
+  const auto add = [](const PipelineCase& which) {
+    const std::string name = std::string("gpu/pipeline/") + to_string(which.design) + "/" + to_string(which.codec) +
+                             "/chunk:" + std::to_string(which.chunk_bytes) + "/streams:" + std::to_string(which.lanes) +
+                             "/blocks:" + std::to_string(which.blocks);
+    benchmark::RegisterBenchmark(name.c_str(), pipeline, which)
+        ->UseManualTime()
+        ->Iterations(9)
+        ->Unit(benchmark::kMillisecond);
+  };
+  for (const kernels::cuda::Design design : kernels::cuda::kDesigns) {
+    for (const std::size_t chunk : {256 * kKiB, 512 * kKiB, 1024 * kKiB, 4096 * kKiB}) {
+      for (const std::size_t lanes : {3, 6, 10}) {
+        add({.design = design, .lanes = lanes, .chunk_bytes = chunk, .codec = Codec::fp32, .blocks = 32});
+      }
+    }
+    add({.design = design, .lanes = 6, .chunk_bytes = 1024 * kKiB, .codec = Codec::fp32, .blocks = 8});
+    add({.design = design, .lanes = 6, .chunk_bytes = 1024 * kKiB, .codec = Codec::fp32, .blocks = 64});
+    for (const Codec codec : {Codec::bf16, Codec::fp16, Codec::int8}) {
+      add({.design = design, .lanes = 6, .chunk_bytes = 1024 * kKiB, .codec = codec, .blocks = 32});
+    }
+  }
+  benchmark::RegisterBenchmark("gpu/notice/waiter", notice, kernels::cuda::Notice::waiter)
+      ->UseManualTime()
+      ->Iterations(500)
+      ->Unit(benchmark::kMicrosecond);
+  benchmark::RegisterBenchmark("gpu/notice/host_function", notice, kernels::cuda::Notice::host_function)
+      ->UseManualTime()
+      ->Iterations(500)
+      ->Unit(benchmark::kMicrosecond);
+}
+
+}  // namespace
+
+void register_gpu_benchmarks() {
+  const kernels::cuda::Availability& gpu = kernels::cuda::availability();
+  std::fprintf(stderr, "papilio-bench: %s\n", gpu.text.c_str());
+  if (!gpu.usable) return;
+  for (const Codec codec : kCodecs) {
+    for (const std::size_t bytes :
+         {std::size_t{1} << 20U, std::size_t{4} << 20U, std::size_t{32} << 20U, std::size_t{256} << 20U}) {
+      register_kernels(codec, bytes);
+    }
+  }
+  register_pipeline();
+}
+
+}  // namespace papilio::bench
