@@ -30,7 +30,7 @@ void Slab::release() {
   if (pool_ != nullptr) std::exchange(pool_, nullptr)->give_back(index_);
 }
 
-Result<SlabPool> SlabPool::make(std::size_t slab_bytes, std::size_t count) {
+Result<SlabPool> SlabPool::make(std::size_t slab_bytes, std::size_t count, PageCallbacks callbacks) {
   if (slab_bytes == 0 || count == 0) {
     return usage_error("a slab pool needs slabs: got " + std::to_string(count) + " of " + std::to_string(slab_bytes) +
                        " bytes; give at least 1 of at least 1 byte");
@@ -60,6 +60,14 @@ Result<SlabPool> SlabPool::make(std::size_t slab_bytes, std::size_t count) {
                   " bytes) is not locked in memory: " + std::strerror(errno) +
                   "; raise the memlock limit (ulimit -l) to pin it";
   }
+  if (callbacks.on_mapped) {
+    const std::string refused = callbacks.on_mapped({pool.region_, total_bytes});
+    if (refused.empty()) {
+      pool.on_unmapping_ = std::move(callbacks.on_unmapping);
+    } else {
+      pool.notes_ += (pool.notes_.empty() ? "" : "; ") + refused;
+    }
+  }
   pool.free_.reserve(count);
   for (std::size_t i = count; i-- > 0;) pool.free_.push_back(static_cast<std::uint32_t>(i));
   return pool;
@@ -70,13 +78,15 @@ SlabPool::SlabPool(SlabPool&& other) noexcept
       slab_bytes_(other.slab_bytes_),
       count_(other.count_),
       free_(std::move(other.free_)),
-      notes_(std::move(other.notes_)) {
+      notes_(std::move(other.notes_)),
+      on_unmapping_(std::move(other.on_unmapping_)) {
   PAPILIO_ASSERT_VALUES(free_.size() == count_, free_.size(), count_);  // slabs point at their pool: move it unused
 }
 
 SlabPool::~SlabPool() {
   if (region_ == nullptr) return;
   PAPILIO_ASSERT_VALUES(free_.size() == count_, free_.size(), count_);  // a slab outlived its pool
+  if (on_unmapping_) on_unmapping_({region_, slab_bytes_ * count_});
   munmap(region_, slab_bytes_ * count_);
 }
 

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -38,12 +39,21 @@ class Slab {
   std::uint32_t index_ = 0;
 };
 
+// Told of the pool's memory, so that its owner can make it known elsewhere: to a GPU, which this box knows nothing of.
+struct PageCallbacks {
+  // Before the first slab is used. Returns an empty string, or why the pages are not known there now: it goes to
+  // notes(), and the pool works all the same.
+  std::function<std::string(std::span<std::byte>)> on_mapped;
+  // Before the pages go, if on_mapped returned an empty string.
+  std::function<void(std::span<std::byte>)> on_unmapping;
+};
+
 // Not thread-safe: slabs are taken and returned on the loop's thread.
 class SlabPool {
  public:
   // `slab_bytes` is rounded up to whole pages. Memory is locked, and huge pages are asked for, where the system allows;
   // notes() says in one line what was not granted.
-  static Result<SlabPool> make(std::size_t slab_bytes, std::size_t count);
+  static Result<SlabPool> make(std::size_t slab_bytes, std::size_t count, PageCallbacks callbacks = {});
   SlabPool(SlabPool&& other) noexcept;
   SlabPool& operator=(SlabPool&&) = delete;
   SlabPool(const SlabPool&) = delete;
@@ -67,6 +77,7 @@ class SlabPool {
   std::size_t count_ = 0;
   std::vector<std::uint32_t> free_;  // last in, first out: the slab used last is still in the cache
   std::string notes_;
+  std::function<void(std::span<std::byte>)> on_unmapping_;
 };
 
 }  // namespace papilio::transport

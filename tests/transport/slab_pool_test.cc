@@ -81,6 +81,40 @@ TEST(SlabPool, ImpossibleSizesAreAnErrorThatNamesThem) {
   EXPECT_FALSE(SlabPool::make(std::size_t{1} << 46U, 64).ok());                           // more than there is
 }
 
+TEST(SlabPool, TellsOfItsPagesWhenTheyComeAndBeforeTheyGo) {
+  std::vector<std::span<std::byte>> mapped, unmapped;
+  std::string refusal;
+  const PageCallbacks callbacks{.on_mapped =
+                                    [&](std::span<std::byte> pages) {
+                                      mapped.push_back(pages);
+                                      return refusal;
+                                    },
+                                .on_unmapping =
+                                    [&](std::span<std::byte> pages) {
+                                      pages[0] = std::byte{1};  // still there
+                                      unmapped.push_back(pages);
+                                    }};
+  {
+    auto made = SlabPool::make(10000, 3, callbacks);
+    ASSERT_TRUE(made.ok());
+    const SlabPool pool(std::move(*made));
+    ASSERT_EQ(mapped.size(), 1U);
+    EXPECT_EQ(mapped[0].size(), 3 * pool.slab_bytes());
+    EXPECT_TRUE(unmapped.empty());
+  }
+  ASSERT_EQ(unmapped.size(), 1U);
+  EXPECT_EQ(unmapped[0].data(), mapped[0].data());
+
+  refusal = "too many pages for the test";
+  {
+    auto refused = SlabPool::make(10000, 3, callbacks);
+    ASSERT_TRUE(refused.ok());
+    EXPECT_NE(refused->notes().find(refusal), std::string::npos);
+    EXPECT_TRUE(refused->take());
+  }
+  EXPECT_EQ(unmapped.size(), 1U);
+}
+
 TEST(SlabPoolDeathTest, ASlabMustNotOutliveItsPool) {
   EXPECT_DEATH(
       {
