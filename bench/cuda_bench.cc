@@ -12,8 +12,10 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "bench/order_stream.h"
 #include "engine/base/random.hpp"
 #include "kernels/cuda.h"
 #include "kernels/cuda_launch.h"
@@ -27,9 +29,11 @@ using kernels::cuda::Memory;
 using kernels::cuda::Place;
 using Clock = std::chrono::steady_clock;
 
+// Without destructors, which would wait for a GPU that hangs.
 [[noreturn]] void give_up(const std::string& message) {
   std::fprintf(stderr, "papilio-bench: %s\n", message.c_str());
-  std::exit(3);
+  std::fflush(nullptr);
+  std::_Exit(3);
 }
 void must(const Status& status) {
   if (!status) give_up(status.error().message);
@@ -42,6 +46,36 @@ T must(Result<T> result) {
 void must(int code) {
   if (code != 0) give_up(kernels::cuda::error_text(code));
 }
+
+// Ends the process if a benchmark does: a GPU that hangs must not make those who measure wait for ever.
+class Guard {
+ public:
+  explicit Guard(std::string name)
+      : thread_([this, name = std::move(name)] {
+          std::unique_lock lock(mutex_);
+          if (changed_.wait_for(lock, kLimit, [&] { return ended_; })) return;
+          std::fprintf(stderr, "papilio-bench: %s has not ended after %d s\n", name.c_str(),
+                       static_cast<int>(kLimit.count()));
+          std::_Exit(3);
+        }) {}
+  ~Guard() {
+    {
+      const std::lock_guard lock(mutex_);
+      ended_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+  Guard(const Guard&) = delete;
+  Guard& operator=(const Guard&) = delete;
+
+ private:
+  static constexpr std::chrono::seconds kLimit{30};
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool ended_ = false;
+  std::thread thread_;  // last: it uses all the rest
+};
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -184,6 +218,7 @@ void register_kernels(Codec codec, std::size_t bytes) {
   const auto add = [&](const std::string& name, std::size_t touched, bool reads_payload, Launch launch) {
     benchmark::RegisterBenchmark(("gpu/" + name + tail).c_str(),
                                  [=](benchmark::State& state) {
+                                   const Guard guard(name + tail);
                                    if (reads_payload) encode_payloads(codec, count);
                                    time_kernel(state, count, payload, touched, launch);
                                  })
@@ -255,30 +290,6 @@ void register_kernels(Codec codec, std::size_t bytes) {
 constexpr std::size_t kGradientBytes = std::size_t{64} << 20U;
 constexpr std::size_t kContributions = 8;
 
-class Bell {
- public:
-  void ring() {
-    {
-      const std::lock_guard lock(mutex_);
-      rung_ += 1;
-    }
-    changed_.notify_one();
-  }
-  std::uint64_t rung() {
-    const std::lock_guard lock(mutex_);
-    return rung_;
-  }
-  void wait_for_more_than(std::uint64_t rung) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return rung_ > rung; });
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::uint64_t rung_ = 0;
-};
-
 // What the two copies reach by themselves: in pieces of this size, each way alone and both at once.
 struct CopyRates {
   double in = 0, out = 0, both = 0;
@@ -311,16 +322,51 @@ CopyRates copy_rates(std::size_t piece) {
   return rates;
 }
 
+// What comes back to the host.
+enum class Back : std::uint8_t {
+  each,  // the sum after each contribution, as kernels/device.h needs it
+  last,  // the result
+};
+
 struct PipelineCase {
   kernels::cuda::Design design;
   std::size_t lanes;
   std::size_t chunk_bytes;
   Codec codec;
   unsigned blocks;
+  Back back;
+};
+
+std::string name_of(const PipelineCase& which) {
+  return std::string("gpu/pipeline/") + to_string(which.design) + "/" + to_string(which.codec) +
+         "/chunk:" + std::to_string(which.chunk_bytes) + "/streams:" + std::to_string(which.lanes) +
+         "/blocks:" + std::to_string(which.blocks) + (which.back == Back::each ? "/back:each" : "/back:last");
+}
+
+// Leaves out what comes back but for the last contribution to a chunk.
+class ResultsOnly final : public Device {
+ public:
+  explicit ResultsOnly(std::unique_ptr<Device> device) : device_(std::move(device)) {}
+  [[nodiscard]] std::string describe() const override { return device_->describe(); }
+  [[nodiscard]] std::size_t lanes() const override { return device_->lanes(); }
+  Result<std::span<std::byte>> allocate_pinned(std::size_t bytes) override { return device_->allocate_pinned(bytes); }
+  Status submit(const Task& task) override {
+    Task reduced = task;
+    if (task.order.kind == ChunkOrder::Kind::accumulate && !task.order.last) reduced.mirror = nullptr;
+    return device_->submit(reduced);
+  }
+  [[nodiscard]] std::optional<Error> failure() const override { return device_->failure(); }
+  bool drain(Duration limit) override { return device_->drain(limit); }
+  void silence() override { device_->silence(); }
+  [[nodiscard]] std::string state() const override { return device_->state(); }
+
+ private:
+  std::unique_ptr<Device> device_;
 };
 
 // All contributions to all chunks of one gradient, from a pinned pool, at most as many under way as a node has slabs.
 void pipeline(benchmark::State& state, const PipelineCase& which) {
+  const Guard guard(name_of(which));
   const std::size_t chunk = which.chunk_bytes / sizeof(float);
   const std::size_t payload = encoded_bytes(which.codec, chunk);
   const std::size_t chunks = kGradientBytes / which.chunk_bytes;
@@ -332,66 +378,76 @@ void pipeline(benchmark::State& state, const PipelineCase& which) {
   Bell bell;
   auto device = must(kernels::cuda::make_device(
       arena().residual.as<float>(), kGradientBytes / sizeof(float),
-      {.design = which.design, .lanes = which.lanes, .blocks_per_order = which.blocks}, [&] { bell.ring(); }));
-  auto gradient = must(DeviceGradient::make(std::move(device), kGradientBytes / sizeof(float)));
-  const std::size_t most_under_way = 3 * which.lanes;
-  double submitting = 0;
+      {.design = which.design, .lanes = which.lanes, .blocks_per_order = which.blocks, .largest_payload = payload},
+      [&] { bell.ring(); }));
+  if (which.back == Back::last) device = std::make_unique<ResultsOnly>(std::move(device));
+  auto gradient =
+      must(DeviceGradient::make(std::move(device), kGradientBytes / sizeof(float), std::chrono::seconds(3)));
+  must(gradient->reserve(chunks, chunk));
+  const std::size_t orders = chunks * kContributions;
   const auto contribute = [&] {
-    std::size_t next = 0, done = 0;
-    while (done < chunks * kContributions) {
-      const std::uint64_t rung = bell.rung();
-      for (const ChunkCompletion& each : gradient->take_completions()) {
-        if (each.fault != NumberFault::none) give_up("a contribution was refused");
-        done += 1;
-      }
-      if (gradient->failure()) give_up(gradient->failure()->message);
-      const bool room = gradient->in_flight() < most_under_way && next < chunks * kContributions;
-      const auto start = Clock::now();
-      while (gradient->in_flight() < most_under_way && next < chunks * kContributions) {
-        const std::size_t at = next % chunks;
-        gradient->submit({.kind = ChunkOrder::Kind::accumulate,
-                          .tag = next,
-                          .begin = at * chunk,
-                          .count = chunk,
-                          .codec = which.codec,
-                          .in = {slabs.data() + at * payload, payload},
-                          .own_scale = 0.5F,
-                          .weight = 0.5F,
-                          .limit = 1e30F});
-        next += 1;
-      }
-      submitting += seconds_since(start);
-      if (!room) bell.wait_for_more_than(rung);
-    }
+    const Status carried = carry_through(*gradient, bell, orders, 3 * which.lanes, [&](std::size_t i) {
+      const std::size_t at = i % chunks;
+      return ChunkOrder{.kind = ChunkOrder::Kind::accumulate,
+                        .tag = i,
+                        .begin = at * chunk,
+                        .count = chunk,
+                        .codec = which.codec,
+                        .in = {slabs.data() + at * payload, payload},
+                        .own_scale = 0.5F,
+                        .weight = 0.5F,
+                        .limit = 1e30F,
+                        .last = i + chunks >= orders};
+    });
+    if (carried) return true;
+    static int failures = 0;
+    const std::string message = carried.error().message + "; " + gradient->state();
+    if (++failures == 3) give_up(name_of(which) + ": " + message);
+    state.SkipWithError(message.c_str());
+    return false;
   };
-  contribute();
-  submitting = 0;
+  if (!contribute()) return;
   double best = 1e9;
-  std::size_t runs = 0;
   for (auto _ : state) {
     const auto start = Clock::now();
-    contribute();
+    if (!contribute()) return;
     const double seconds = seconds_since(start);
     state.SetIterationTime(seconds);
     best = std::min(best, seconds);
-    runs += 1;
   }
-  static_cast<void>(gradient->take_back());
+  // What giving one order costs its owner, with the device busy.
+  const auto start = Clock::now();
+  constexpr std::size_t kGiven = 24;
+  for (std::size_t i = 0; i < kGiven; ++i) {
+    gradient->submit(time_now(), {.kind = ChunkOrder::Kind::accumulate,
+                                  .tag = i,
+                                  .begin = i % chunks * chunk,
+                                  .count = chunk,
+                                  .codec = which.codec,
+                                  .in = {slabs.data(), payload},
+                                  .own_scale = 0.5F,
+                                  .weight = 0.5F,
+                                  .limit = 1e30F});
+  }
+  const double submitting = seconds_since(start) / kGiven;
+  if (!gradient->take_back().stopped) give_up("the GPU does not stop: " + gradient->state());
+  gradient.reset();
   const CopyRates whole = copy_rates(kGradientBytes), pieces = copy_rates(which.chunk_bytes);
-  const auto in = static_cast<double>(payload * chunks * kContributions);
-  const auto out = static_cast<double>(kGradientBytes * kContributions);
+  const auto in = static_cast<double>(payload * orders);
+  const auto out = static_cast<double>(kGradientBytes * (which.back == Back::each ? kContributions : 1));
   state.counters["in_GB/s"] = in / best / 1e9;
   state.counters["out_GB/s"] = out / best / 1e9;
   // The slower of the two copies alone, of the same bytes: in one piece, and in pieces of a chunk.
   state.counters["of_copies"] = std::max(in / whole.in, out / whole.out) / best;
   state.counters["of_pieces"] = std::max(in / pieces.in, out / pieces.out) / best;
   // Both copies at the same time, and nothing else.
-  if (which.codec == Codec::fp32) state.counters["of_both"] = in / whole.both / best;
-  state.counters["order_us"] = best / static_cast<double>(chunks * kContributions) * 1e6;
-  state.counters["submit_us"] = submitting / static_cast<double>(runs * chunks * kContributions) * 1e6;
+  if (which.codec == Codec::fp32 && which.back == Back::each) state.counters["of_both"] = in / whole.both / best;
+  state.counters["order_us"] = best / static_cast<double>(orders) * 1e6;
+  state.counters["submit_us"] = submitting * 1e6;
 }
 
 void copies(benchmark::State& state, std::size_t piece) {
+  const Guard guard("copies");
   CopyRates rates;
   for (auto _ : state) {
     rates = copy_rates(piece);
@@ -404,48 +460,54 @@ void copies(benchmark::State& state, std::size_t piece) {
 
 // From an order for almost nothing until its owner knows that it is done.
 void notice(benchmark::State& state, kernels::cuda::Notice how) {
+  const Guard guard("notice");
   Bell bell;
   auto device =
       must(kernels::cuda::make_device(arena().residual.as<float>(), 4096, {.notice = how}, [&] { bell.ring(); }));
   auto gradient = must(DeviceGradient::make(std::move(device), 4096));
   for (auto _ : state) {
     const auto start = Clock::now();
-    gradient->submit({.kind = ChunkOrder::Kind::load, .tag = 0, .begin = 0, .count = 1024});
-    while (gradient->in_flight() > 0) {
-      const std::uint64_t rung = bell.rung();
-      if (gradient->take_completions().empty()) bell.wait_for_more_than(rung);
-    }
+    const Status carried = carry_through(*gradient, bell, 1, 1, [](std::size_t) {
+      return ChunkOrder{.kind = ChunkOrder::Kind::load, .tag = 0, .begin = 0, .count = 1024};
+    });
+    if (!carried) give_up(carried.error().message + "\n" + gradient->state());
     state.SetIterationTime(seconds_since(start));
   }
 }
 
 void register_pipeline() {
   constexpr std::size_t kKiB = 1024;
-  for (const std::size_t piece : {256 * kKiB, 512 * kKiB, 1024 * kKiB, 4096 * kKiB, kGradientBytes}) {
-    benchmark::RegisterBenchmark(("gpu/copies/" + std::to_string(piece)).c_str(), copies, piece)
-        ->UseManualTime()
-        ->Iterations(1);
-  }
   const auto add = [](const PipelineCase& which) {
-    const std::string name = std::string("gpu/pipeline/") + to_string(which.design) + "/" + to_string(which.codec) +
-                             "/chunk:" + std::to_string(which.chunk_bytes) + "/streams:" + std::to_string(which.lanes) +
-                             "/blocks:" + std::to_string(which.blocks);
-    benchmark::RegisterBenchmark(name.c_str(), pipeline, which)
+    benchmark::RegisterBenchmark(name_of(which).c_str(), pipeline, which)
         ->UseManualTime()
         ->Iterations(9)
         ->Unit(benchmark::kMillisecond);
   };
-  for (const kernels::cuda::Design design : kernels::cuda::kDesigns) {
-    for (const std::size_t chunk : {256 * kKiB, 512 * kKiB, 1024 * kKiB, 4096 * kKiB}) {
-      for (const std::size_t lanes : {3, 6, 10}) {
-        add({.design = design, .lanes = lanes, .chunk_bytes = chunk, .codec = Codec::fp32, .blocks = 32});
+  for (const Back back : {Back::last, Back::each}) {
+    for (const kernels::cuda::Design design : kernels::cuda::kDesigns) {
+      const PipelineCase usual = {
+          .design = design, .lanes = 6, .chunk_bytes = 1024 * kKiB, .codec = Codec::fp32, .blocks = 32, .back = back};
+      const auto with = [&](auto change) {
+        PipelineCase which = usual;
+        change(which);
+        add(which);
+      };
+      add(usual);
+      for (const std::size_t chunk : {256 * kKiB, 512 * kKiB, 4096 * kKiB}) {
+        with([&](PipelineCase& which) { which.chunk_bytes = chunk; });
       }
+      for (const std::size_t lanes : {3, 10}) with([&](PipelineCase& which) { which.lanes = lanes; });
+      for (const Codec codec : {Codec::bf16, Codec::fp16, Codec::int8}) {
+        with([&](PipelineCase& which) { which.codec = codec; });
+      }
+      if (design == kernels::cuda::Design::staged) continue;
+      for (const unsigned blocks : {8U, 64U}) with([&](PipelineCase& which) { which.blocks = blocks; });
     }
-    add({.design = design, .lanes = 6, .chunk_bytes = 1024 * kKiB, .codec = Codec::fp32, .blocks = 8});
-    add({.design = design, .lanes = 6, .chunk_bytes = 1024 * kKiB, .codec = Codec::fp32, .blocks = 64});
-    for (const Codec codec : {Codec::bf16, Codec::fp16, Codec::int8}) {
-      add({.design = design, .lanes = 6, .chunk_bytes = 1024 * kKiB, .codec = codec, .blocks = 32});
-    }
+  }
+  for (const std::size_t piece : {256 * kKiB, 512 * kKiB, 1024 * kKiB, 4096 * kKiB, kGradientBytes}) {
+    benchmark::RegisterBenchmark(("gpu/copies/" + std::to_string(piece)).c_str(), copies, piece)
+        ->UseManualTime()
+        ->Iterations(1);
   }
   benchmark::RegisterBenchmark("gpu/notice/waiter", notice, kernels::cuda::Notice::waiter)
       ->UseManualTime()
@@ -463,13 +525,13 @@ void register_gpu_benchmarks() {
   const kernels::cuda::Availability& gpu = kernels::cuda::availability();
   std::fprintf(stderr, "papilio-bench: %s\n", gpu.text.c_str());
   if (!gpu.usable) return;
+  register_pipeline();
   for (const Codec codec : kCodecs) {
     for (const std::size_t bytes :
          {std::size_t{1} << 20U, std::size_t{4} << 20U, std::size_t{32} << 20U, std::size_t{256} << 20U}) {
       register_kernels(codec, bytes);
     }
   }
-  register_pipeline();
 }
 
 }  // namespace papilio::bench

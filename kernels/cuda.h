@@ -82,6 +82,8 @@ struct DeviceConfig {
   Notice notice = Notice::waiter;
   std::size_t lanes = 6;  // streams
   unsigned blocks_per_order = 32;
+  // Bytes of the largest payload, if it is known: memory for it is then there from the start.
+  std::size_t largest_payload = 0;
   // The orders come after the work that is in this stream now: what computed the gradient. 0: CUDA's default stream.
   Stream after = nullptr;
 };

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -101,7 +102,9 @@ class CudaDevice final : public Device {
   Result<std::span<std::byte>> allocate_pinned(std::size_t bytes) override;
   Status submit(const Task& task) override;
   [[nodiscard]] std::optional<Error> failure() const override;
-  void drain() override;
+  bool drain(Duration limit) override;
+  void silence() override;
+  [[nodiscard]] std::string state() const override;
 
  private:
   struct Lane {
@@ -118,13 +121,17 @@ class CudaDevice final : public Device {
   int announce(Lane& lane);
   void wait_for_events();
   void fail(int code, const char* doing);
+  void wake();
+  static void call_wake(void* device) { static_cast<CudaDevice*>(device)->wake(); }
 
   float* const gradient_;
   DeviceConfig config_;
-  const std::function<void()> wake_;
+  std::mutex wake_mutex_;  // held while the owner is being woken
+  std::function<void()> wake_;
   int device_ = 0;
   std::vector<Lane> lanes_;
   std::vector<Memory> pinned_;
+  std::vector<Memory> outgrown_;  // stages that were too small, and may still be in use
   cudaStream_t notices_ = nullptr;
 
   mutable std::mutex mutex_;
@@ -152,6 +159,7 @@ Status CudaDevice::start() {
     if (!scratch) return scratch.error();
     lane.scratch = std::move(*scratch);
     if (code == cudaSuccess) code = cudaMemsetAsync(lane.scratch.data(), 0, sizeof(Scratch), lane.stream);
+    if (auto room = make_room(lane, config_.largest_payload); !room) return room;
   }
   if (gradient_ready != nullptr) cudaEventDestroy(gradient_ready);
   if (code != cudaSuccess) return error_of(code, "making streams");
@@ -162,8 +170,8 @@ Status CudaDevice::start() {
   return Done{};
 }
 
+// Whoever destroys it has drained it.
 CudaDevice::~CudaDevice() {
-  drain();
   if (waiter_.joinable()) {
     {
       const std::lock_guard lock(mutex_);
@@ -187,14 +195,12 @@ Result<std::span<std::byte>> CudaDevice::allocate_pinned(std::size_t bytes) {
   return std::span(pinned_.back().data(), bytes);
 }
 
-// Stages grow to the largest payload so far. Freeing the old one waits for the device: once or twice in a life.
+// Stages grow to the largest payload so far. The old one is kept, as freeing it would wait for the device.
 Status CudaDevice::make_room(Lane& lane, std::size_t bytes) {
   if (lane.stage.size() >= bytes) return Done{};
-  if (auto waited = wait_for(lane.stream); !waited) return waited;
-  lane.stage = Memory();
   auto stage = Memory::allocate(Place::device, (bytes + 4095) / 4096 * 4096);
   if (!stage) return stage.error();
-  lane.stage = std::move(*stage);
+  outgrown_.push_back(std::exchange(lane.stage, std::move(*stage)));
   return Done{};
 }
 
@@ -251,7 +257,9 @@ int CudaDevice::reduce(Lane& lane, const Task& task) {
   work.mirror = nullptr;
   if (code = launch_check(order.codec, work, lane.stream); code != cudaSuccess) return code;
   if (code = launch_apply(order.codec, replace, work, lane.stream); code != cudaSuccess) return code;
-  code = cudaMemcpyAsync(task.mirror, work.values, order.count * sizeof(float), cudaMemcpyDefault, lane.stream);
+  if (task.mirror != nullptr) {
+    code = cudaMemcpyAsync(task.mirror, work.values, order.count * sizeof(float), cudaMemcpyDefault, lane.stream);
+  }
   return code != cudaSuccess ? code : launch_publish(work, lane.stream);
 }
 
@@ -274,13 +282,22 @@ int CudaDevice::encode(Lane& lane, const Task& task) {
   if (code == cudaSuccess && !to_pinned && !order.out.empty()) {
     code = cudaMemcpyAsync(order.out.data(), lane.stage.data(), order.out.size(), cudaMemcpyDefault, lane.stream);
   }
-  if (code == cudaSuccess && keeps && !straight) {
+  if (code == cudaSuccess && keeps && !straight && task.mirror != nullptr) {
     code = cudaMemcpyAsync(task.mirror, values, order.count * sizeof(float), cudaMemcpyDefault, lane.stream);
   }
   return code;
 }
 
-void call(void* device_wake) { (*static_cast<const std::function<void()>*>(device_wake))(); }
+// Not while it is being called: the owner may be gone when this returns.
+void CudaDevice::silence() {
+  const std::lock_guard lock(wake_mutex_);
+  wake_ = nullptr;
+}
+
+void CudaDevice::wake() {
+  const std::lock_guard lock(wake_mutex_);
+  if (wake_) wake_();
+}
 
 // A host function holds up its stream, so it goes to a stream of its own that waits for the order.
 int CudaDevice::announce(Lane& lane) {
@@ -297,7 +314,7 @@ int CudaDevice::announce(Lane& lane) {
   if (code == cudaSuccess) code = cudaEventRecord(event, lane.stream);
   if (code == cudaSuccess && config_.notice == Notice::host_function) {
     code = cudaStreamWaitEvent(notices_, event);
-    if (code == cudaSuccess) code = cudaLaunchHostFunc(notices_, call, const_cast<std::function<void()>*>(&wake_));
+    if (code == cudaSuccess) code = cudaLaunchHostFunc(notices_, call_wake, this);
   }
   {
     const std::lock_guard lock(mutex_);
@@ -333,7 +350,7 @@ void CudaDevice::wait_for_events() {
     waiting_ = false;
     changed_.notify_all();
     lock.unlock();
-    wake_();
+    wake();
     lock.lock();
   }
 }
@@ -349,14 +366,41 @@ std::optional<Error> CudaDevice::failure() const {
   return error_of(code, "carrying out an order");
 }
 
-void CudaDevice::drain() {
+// CUDA has no wait with a limit, so that the streams are asked again and again: this is the end of a device, or nearly.
+bool CudaDevice::drain(Duration limit) {
+  const auto give_up = std::chrono::steady_clock::now() + limit;
+  const auto ended = [&](Stream stream) {
+    while (stream != nullptr) {
+      const cudaError_t code = cudaStreamQuery(stream);
+      if (code == cudaSuccess) break;
+      if (code != cudaErrorNotReady) {
+        fail(code, "carrying out an order");
+        break;
+      }
+      if (std::chrono::steady_clock::now() >= give_up) return false;
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
+    return true;
+  };
   for (Lane& lane : lanes_) {
-    if (lane.stream == nullptr) continue;
-    if (const int code = cudaStreamSynchronize(lane.stream); code != cudaSuccess) fail(code, "carrying out an order");
+    if (!ended(lane.stream)) return false;
   }
-  if (notices_ != nullptr) cudaStreamSynchronize(notices_);
+  if (!ended(notices_)) return false;
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return !waiter_.joinable() || (pending_.empty() && !waiting_); });
+  return changed_.wait_until(lock, give_up, [&] { return !waiter_.joinable() || (pending_.empty() && !waiting_); });
+}
+
+std::string CudaDevice::state() const {
+  std::string text;
+  for (std::size_t i = 0; i < lanes_.size(); ++i) {
+    const cudaError_t code = cudaStreamQuery(lanes_[i].stream);
+    text += (i == 0 ? "streams: " : ", ") + std::string(code == cudaSuccess         ? "idle"
+                                                        : code == cudaErrorNotReady ? "busy"
+                                                                                    : error_text(code));
+  }
+  const std::lock_guard lock(mutex_);
+  return text + "; " + std::to_string(pending_.size()) + " events wait, the waiter is " +
+         (waiter_.joinable() ? waiting_ ? "in the driver" : "idle" : "not there");
 }
 
 }  // namespace

@@ -113,18 +113,21 @@ struct Payload {
     }
   }
 
-  // Elements 4 * group and on, all of which are there.
+  // Elements 4 * group and on, all of which are there. `again`: they will be read once more, so they should stay in the
+  // cache.
+  template <bool again = false>
   __device__ Four vector(std::size_t group) const {
-    if constexpr (codec == Codec::fp32) return four(__ldcs(reinterpret_cast<const float4*>(bytes) + group));
+    const auto load = [](const auto* from) { return again ? *from : __ldcs(from); };
+    if constexpr (codec == Codec::fp32) return four(load(reinterpret_cast<const float4*>(bytes) + group));
     if constexpr (codec == Codec::bf16 || codec == Codec::fp16) {
-      const uint2 raw = __ldcs(reinterpret_cast<const uint2*>(bytes) + group);
+      const uint2 raw = load(reinterpret_cast<const uint2*>(bytes) + group);
       return {{from_half<codec>(static_cast<std::uint16_t>(raw.x)),
                from_half<codec>(static_cast<std::uint16_t>(raw.x >> 16U)),
                from_half<codec>(static_cast<std::uint16_t>(raw.y)),
                from_half<codec>(static_cast<std::uint16_t>(raw.y >> 16U))}};
     }
     if constexpr (codec == Codec::int8) {
-      const std::uint32_t raw = __ldcs(reinterpret_cast<const std::uint32_t*>(quanta()) + group);
+      const std::uint32_t raw = load(reinterpret_cast<const std::uint32_t*>(quanta()) + group);
       const float by = reinterpret_cast<const float*>(bytes)[group / (kInt8Block / kGroup)];
       Four result;
       for (unsigned i = 0; i < kGroup; ++i) {
@@ -158,6 +161,15 @@ __device__ std::uint32_t warp_largest(std::uint32_t value) {
   return value;
 }
 
+// Of four bytes.
+__device__ std::uint32_t largest_quantum(std::uint32_t word) {
+  std::uint32_t largest = 0;
+  for (unsigned i = 0; i < 4; ++i) {
+    largest = max(largest, static_cast<std::uint32_t>(abs(static_cast<signed char>(word >> (8 * i)))));
+  }
+  return largest;
+}
+
 __device__ std::size_t thread_index() { return std::size_t{blockIdx.x} * blockDim.x + threadIdx.x; }
 __device__ std::size_t thread_count() { return std::size_t{gridDim.x} * blockDim.x; }
 
@@ -182,28 +194,39 @@ __device__ void check(const ReduceTask& task) {
   std::uint32_t worst = 0;
   if constexpr (codec == Codec::int8) {
     const std::size_t blocks = int8_blocks(task.count);
+    const std::size_t stride = thread_count() / 32;
     const unsigned lane = threadIdx.x % 32;
-    for (std::size_t block = thread_index() / 32; block < blocks; block += thread_count() / 32) {
+    std::size_t block = thread_index() / 32;
+    if constexpr (vector) {
+      // Whole blocks, several per warp with their loads in flight together.
+      const std::size_t whole = task.count / kInt8Block;
+      for (; block + (kUnroll - 1) * stride < whole; block += kUnroll * stride) {
+        std::uint32_t raw[kUnroll][2];
+        float scale[kUnroll];
+#pragma unroll
+        for (unsigned u = 0; u < kUnroll; ++u) {
+          const std::size_t each = block + u * stride;
+          const auto* const words = reinterpret_cast<const std::uint32_t*>(payload.quanta() + each * kInt8Block);
+          raw[u][0] = words[lane];
+          raw[u][1] = words[lane + 32];
+          scale[u] = payload.scale(each);
+        }
+#pragma unroll
+        for (unsigned u = 0; u < kUnroll; ++u) {
+          const std::uint32_t largest = warp_largest(max(largest_quantum(raw[u][0]), largest_quantum(raw[u][1])));
+          worst = max(worst, fault_of_block(scale[u], largest, task.limit));
+        }
+      }
+    }
+    for (; block < blocks; block += stride) {
       const std::size_t begin = block * kInt8Block;
       const std::size_t size = min(kInt8Block, task.count - begin);
       std::uint32_t largest = 0;
-      if (vector && size == kInt8Block) {
-        const auto* const words = reinterpret_cast<const std::uint32_t*>(payload.quanta() + begin);
-        const std::uint32_t raw[2] = {words[lane], words[lane + 32]};
-        for (const std::uint32_t word : raw) {
-          for (unsigned i = 0; i < 4; ++i) {
-            const int quantum = static_cast<signed char>(word >> (8 * i));
-            largest = max(largest, static_cast<std::uint32_t>(abs(quantum)));
-          }
-        }
-      } else {
-        for (std::size_t i = lane; i < size; i += 32) {
-          const int quantum = static_cast<signed char>(payload.quanta()[begin + i]);
-          largest = max(largest, static_cast<std::uint32_t>(abs(quantum)));
-        }
+      for (std::size_t i = lane; i < size; i += 32) {
+        const int quantum = static_cast<signed char>(payload.quanta()[begin + i]);
+        largest = max(largest, static_cast<std::uint32_t>(abs(quantum)));
       }
-      largest = warp_largest(largest);
-      worst = max(worst, fault_of_block(payload.scale(block), largest, task.limit));
+      worst = max(worst, fault_of_block(payload.scale(block), warp_largest(largest), task.limit));
     }
   } else {
     std::size_t done = 0;
@@ -213,7 +236,7 @@ __device__ void check(const ReduceTask& task) {
       for_all(groups, [&]<unsigned unroll>(std::size_t first) {
         Four x[unroll];
 #pragma unroll
-        for (unsigned u = 0; u < unroll; ++u) x[u] = payload.vector(first + u * kThreads);
+        for (unsigned u = 0; u < unroll; ++u) x[u] = payload.template vector<true>(first + u * kThreads);
 #pragma unroll
         for (unsigned u = 0; u < unroll; ++u) {
           for (const float value : x[u].value) worst = max(worst, fault_of_value(value, task.limit));
@@ -234,8 +257,9 @@ __device__ float reduced(const ReduceTask& task, float own, float other) {
   return __fmul_rn(sum, task.inverse_total);
 }
 
-template <Codec codec, bool vector, bool replace>
-__device__ void apply(const ReduceTask& task, bool refused) {
+// `refused()` says whether the payload was found bad; it is asked when all loads are under way.
+template <Codec codec, bool vector, bool replace, typename Refused>
+__device__ void apply(const ReduceTask& task, Refused refused) {
   const Payload<codec> payload{task.in, task.count};
   std::size_t done = 0;
   if constexpr (vector) {
@@ -245,13 +269,14 @@ __device__ void apply(const ReduceTask& task, bool refused) {
       Four own[unroll], other[unroll];
 #pragma unroll
       for (unsigned u = 0; u < unroll; ++u) {
-        if (!replace || refused) own[u] = load_group(task.values, first + u * kThreads);
-        if (!refused) other[u] = payload.vector(first + u * kThreads);
+        if (!replace || task.mirror != nullptr) own[u] = load_group(task.values, first + u * kThreads);
+        other[u] = payload.vector(first + u * kThreads);
       }
+      const bool unchanged = refused();
 #pragma unroll
       for (unsigned u = 0; u < unroll; ++u) {
         Four result = own[u];
-        if (!refused) {
+        if (!unchanged) {
 #pragma unroll
           for (unsigned i = 0; i < kGroup; ++i) {
             result.value[i] = reduced<replace>(task, own[u].value[i], other[u].value[i]);
@@ -263,8 +288,9 @@ __device__ void apply(const ReduceTask& task, bool refused) {
     });
   }
   for (std::size_t i = done + thread_index(); i < task.count; i += thread_count()) {
+    const bool unchanged = refused();
     float result = task.values[i];
-    if (!refused) {
+    if (!unchanged) {
       result = reduced<replace>(task, result, payload.one(i));
       task.values[i] = result;
     }
@@ -301,14 +327,33 @@ __device__ void publish_word(const ReduceTask& task) {
   }
 }
 
+// A launch may begin before the one ahead of it in its stream has ended, where both agree: the later one loads while
+// the earlier one looks at the payload, and waits for its verdict before it writes. Without it, nothing happens here.
+__device__ void let_the_next_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ void wait_for_the_one_ahead() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 template <Codec codec, bool vector>
 __global__ void __launch_bounds__(kThreads) check_kernel(ReduceTask task) {
+  let_the_next_begin();
   check<codec, vector>(task);
 }
 
 template <Codec codec, bool vector, bool replace>
 __global__ void __launch_bounds__(kThreads) apply_kernel(ReduceTask task) {
-  apply<codec, vector, replace>(task, task.scratch != nullptr && task.scratch->fault != 0);
+  apply<codec, vector, replace>(task, [&] {
+    if (task.scratch == nullptr) return false;
+    wait_for_the_one_ahead();
+    return *reinterpret_cast<volatile std::uint32_t*>(&task.scratch->fault) != 0;
+  });
+  wait_for_the_one_ahead();  // those that found nothing to do, too: what follows relies on both having ended
 }
 
 __global__ void publish_kernel(ReduceTask task) { publish_word(task); }
@@ -325,7 +370,7 @@ __global__ void __launch_bounds__(kThreads) order_kernel(ReduceTask task) {
   check<codec, vector>(task);
   grid.sync();
   const bool refused = *reinterpret_cast<volatile std::uint32_t*>(&task.scratch->fault) != 0;
-  apply<codec, vector, replace>(task, refused);
+  apply<codec, vector, replace>(task, [refused] { return refused; });
   // The last block to get here tells the host, once everything that the others wrote can be seen there.
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -608,6 +653,16 @@ unsigned resident_blocks(void (*kernel)(ReduceTask)) {
   return static_cast<unsigned>(std::max(1, multiprocessors * per_multiprocessor));
 }
 
+bool can_begin_early() {
+  static const bool answer = [] {
+    int device = 0, major = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    return major >= 9;
+  }();
+  return answer;
+}
+
 // Calls `body` with the codec and the flag as constants.
 template <typename Body>
 auto with_codec(Codec codec, bool vector, Body body) {
@@ -626,21 +681,28 @@ auto with_codec(Codec codec, bool vector, Body body) {
 }  // namespace
 
 int launch_check(Codec codec, const ReduceTask& task, Stream stream) {
+  // A warp looks at kUnroll blocks of int8 at a time, which are more elements than a block of threads takes otherwise.
+  const unsigned blocks = blocks_for(codec == Codec::int8 ? (task.count + 1) / 2 : task.count);
   with_codec(codec, payload_aligned(codec, task.in), [&]<Codec constant, bool vector>() {
-    check_kernel<constant, vector><<<blocks_for(task.count), kThreads, 0, stream>>>(task);
+    check_kernel<constant, vector><<<blocks, kThreads, 0, stream>>>(task);
   });
   return cudaGetLastError();
 }
 
 int launch_apply(Codec codec, bool replace, const ReduceTask& task, Stream stream) {
-  with_codec(codec, can_vectorise(codec, task), [&]<Codec constant, bool vector>() {
-    if (replace) {
-      apply_kernel<constant, vector, true><<<blocks_for(task.count), kThreads, 0, stream>>>(task);
-    } else {
-      apply_kernel<constant, vector, false><<<blocks_for(task.count), kThreads, 0, stream>>>(task);
-    }
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(blocks_for(task.count));
+  config.blockDim = dim3(kThreads);
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = task.scratch != nullptr && can_begin_early() ? 1 : 0;
+  return with_codec(codec, can_vectorise(codec, task), [&]<Codec constant, bool vector>() -> int {
+    return replace ? cudaLaunchKernelEx(&config, apply_kernel<constant, vector, true>, task)
+                   : cudaLaunchKernelEx(&config, apply_kernel<constant, vector, false>, task);
   });
-  return cudaGetLastError();
 }
 
 int launch_publish(const ReduceTask& task, Stream stream) {

@@ -10,7 +10,8 @@ inline constexpr unsigned kNormBlocks = 1056;  // partial results of a norm
 
 // Looks at the payload; the fault goes to the scratch.
 int launch_check(Codec codec, const ReduceTask& task, Stream stream);
-// Does what the task says unless the scratch holds a fault.
+// Does what the task says unless the scratch holds a fault. With a scratch it comes right after launch_check: it may
+// begin before that has ended.
 int launch_apply(Codec codec, bool replace, const ReduceTask& task, Stream stream);
 // Tells the host, and clears the scratch.
 int launch_publish(const ReduceTask& task, Stream stream);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <mutex>
 #include <utility>
 
 #include "engine/base/assert.hpp"
@@ -25,14 +26,47 @@ std::uint32_t read_status(std::uint32_t* status) {
 
 NumberFault fault_of(std::uint32_t status) { return static_cast<NumberFault>(status & 0xffU); }
 
+// Devices that would not stop. They are never destroyed, not even at exit: that would wait for them.
+void leave_alone(std::unique_ptr<Device> device) {
+  static std::mutex mutex;
+  static auto* const devices = new std::vector<std::unique_ptr<Device>>;
+  device->silence();
+  const std::lock_guard lock(mutex);
+  devices->push_back(std::move(device));
+}
+
+// Enough to keep a device busy, and so few that its queues, which make the owner wait when they are full (CUDA: about
+// 1000 launches), never are.
+constexpr std::size_t kMostUnderWay = 128;
+
+const char* to_string(Kind kind) {
+  switch (kind) {
+    case Kind::load: return "load";
+    case Kind::encode: return "encode";
+    case Kind::accumulate: return "accumulate";
+    case Kind::finalise: return "finalise";
+    case Kind::write: return "write";
+  }
+  return "?";
+}
+
+std::string in_seconds(Duration duration) {
+  const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
+  return std::to_string(milliseconds / 1000) + "." + std::to_string(milliseconds % 1000 / 100) + " s";
+}
+
 }  // namespace
 
-DeviceGradient::DeviceGradient(std::unique_ptr<Device> device) : device_(std::move(device)) {}
+DeviceGradient::DeviceGradient(std::unique_ptr<Device> device, Duration patience)
+    : device_(std::move(device)), patience_(patience) {}
 
-DeviceGradient::~DeviceGradient() { device_->drain(); }
+DeviceGradient::~DeviceGradient() {
+  if (device_ != nullptr && !device_->drain(patience_)) leave_alone(std::move(device_));
+}
 
-Result<std::unique_ptr<DeviceGradient>> DeviceGradient::make(std::unique_ptr<Device> device, std::size_t elements) {
-  std::unique_ptr<DeviceGradient> gradient(new DeviceGradient(std::move(device)));
+Result<std::unique_ptr<DeviceGradient>> DeviceGradient::make(std::unique_ptr<Device> device, std::size_t elements,
+                                                             Duration patience) {
+  std::unique_ptr<DeviceGradient> gradient(new DeviceGradient(std::move(device), patience));
   if (elements > 0) {
     auto memory = gradient->device_->allocate_pinned(elements * sizeof(float));
     if (!memory) return memory.error();
@@ -41,7 +75,32 @@ Result<std::unique_ptr<DeviceGradient>> DeviceGradient::make(std::unique_ptr<Dev
   return gradient;
 }
 
-void DeviceGradient::submit(const ChunkOrder& order) {
+Status DeviceGradient::reserve(std::size_t chunks, std::size_t elements) {
+  if (chunks == 0 || elements == 0) return Done{};
+  auto memory = device_->allocate_pinned(2 * chunks * elements * sizeof(float));
+  if (!memory) return memory.error();
+  const std::span<float> places = floats_of(*memory);
+  for (std::size_t i = 0; i < 2 * chunks; ++i) free_places_.push_back(places.subspan(i * elements, elements));
+  return Done{};
+}
+
+TimePoint DeviceGradient::deadline() const {
+  return failure_ || in_flight_.empty() ? kNever : saturating_add(last_progress_, patience_);
+}
+
+std::string DeviceGradient::state() const {
+  std::string text =
+      std::to_string(in_flight_.size()) + " orders with the device, " + std::to_string(waiting_.size()) + " waiting";
+  if (!in_flight_.empty()) {
+    const Running& first = in_flight_.front();
+    text += ", the first: " + std::string(to_string(first.order.kind)) + " " + std::to_string(first.order.tag) +
+            " of " + std::to_string(first.order.count) + " elements at " + std::to_string(first.order.begin) +
+            ", lane " + std::to_string(first.lane);
+  }
+  return text + "; " + (device_ != nullptr ? device_->state() : "the device was left alone");
+}
+
+void DeviceGradient::submit(TimePoint now, const ChunkOrder& order) {
   PAPILIO_ASSERT_VALUES(order.begin <= host_.size() && order.count <= host_.size() - order.begin, order.begin,
                         order.count);
   if (!failure_) {
@@ -51,9 +110,17 @@ void DeviceGradient::submit(const ChunkOrder& order) {
       completions_.push_back({.tag = order.tag, .fault = NumberFault::bad_length});
       return;
     }
-    failure_ = try_submit(order);
   }
-  if (failure_) not_submitted_.push_back(order);
+  if (in_flight_.empty()) last_progress_ = now;
+  waiting_.push_back(order);
+  submit_waiting();
+}
+
+void DeviceGradient::submit_waiting() {
+  while (!failure_ && !waiting_.empty() && in_flight_.size() < kMostUnderWay) {
+    failure_ = try_submit(waiting_.front());
+    if (!failure_) waiting_.pop_front();
+  }
 }
 
 std::optional<Error> DeviceGradient::try_submit(const ChunkOrder& order) {
@@ -64,7 +131,13 @@ std::optional<Error> DeviceGradient::try_submit(const ChunkOrder& order) {
     auto opened = open_chunk(order);
     if (!opened) return opened.error();
     open = *opened;
-    task.mirror = open->place[open->submitted % 2].data();
+    float* const home = host_.data() + order.begin;
+    const bool ends = order.kind == Kind::finalise || order.last;
+    if (ends && open->newest != nullptr && open->newest != home) {
+      task.mirror = home;
+    } else {
+      task.mirror = open->place[open->newest == open->place[0].data() ? 1 : 0].data();
+    }
   } else if (order.kind != Kind::encode) {
     task.mirror = host_.data() + order.begin;
   }
@@ -73,10 +146,13 @@ std::optional<Error> DeviceGradient::try_submit(const ChunkOrder& order) {
   task.status = *status;
   task.lane = lane_of(order.begin);
   if (auto taken = device_->submit(task); !taken) return taken.error();
-  if (open != nullptr) open->submitted += 1;
+  if (open != nullptr) {
+    open->newest = task.mirror;
+    open->under_way += 1;
+  }
   auto& use = lanes_in_use_[order.begin];
   use = {task.lane, use.second + 1};
-  in_flight_.push_back({.order = order, .status = task.status, .lane = task.lane, .sums = sums});
+  in_flight_.push_back({.order = order, .status = task.status, .lane = task.lane, .mirror = task.mirror});
   return std::nullopt;
 }
 
@@ -124,15 +200,19 @@ void DeviceGradient::complete(const Running& running, std::uint32_t status) {
   free_status_.push_back(running.status);
   const auto use = lanes_in_use_.find(order.begin);
   if (--use->second.second == 0) lanes_in_use_.erase(use);
-  if (!running.sums) return;
+  if (!is_sum(order.kind)) return;
   OpenChunk& open = open_.at(order.begin);
-  open.completed += 1;
+  open.whole = running.mirror;
+  open.under_way -= 1;
   const bool is_final = order.kind == Kind::finalise || (order.last && fault_of(status) == NumberFault::none);
-  if (!is_final || open.completed != open.submitted) return;
-  const std::span<float> place = open.place[(open.completed - 1) % 2];
-  std::memcpy(host_.data() + order.begin, place.data(), order.count * sizeof(float));
+  if (!is_final || open.under_way != 0) return;
+  bring_home(open, host_.data() + order.begin);
   for (const std::span<float> each : open.place) free_places_.push_back(each);
   open_.erase(order.begin);
+}
+
+void DeviceGradient::bring_home(const OpenChunk& open, float* home) {
+  if (open.whole != nullptr && open.whole != home) std::memcpy(home, open.whole, open.count * sizeof(float));
 }
 
 void DeviceGradient::collect() {
@@ -152,30 +232,63 @@ void DeviceGradient::collect() {
   });
 }
 
-std::vector<ChunkCompletion> DeviceGradient::take_completions() {
-  // First asked about failure: what it says of the words then holds.
-  auto failure = device_->failure();
-  collect();
-  if (!failure_) failure_ = std::move(failure);
+std::vector<ChunkCompletion> DeviceGradient::take_completions(TimePoint now) {
+  if (device_ != nullptr) {
+    // First asked about failure: what it says of the words then holds.
+    auto failure = device_->failure();
+    const std::size_t before = in_flight_.size();
+    collect();
+    if (in_flight_.size() != before) last_progress_ = now;
+    if (!failure_) failure_ = std::move(failure);
+    if (now >= deadline()) {
+      failure_ = runtime_error(device_->describe() + " has completed nothing for " + in_seconds(now - last_progress_) +
+                               " (" + state() + ")");
+    }
+    submit_waiting();
+  }
   return std::exchange(completions_, {});
 }
 
-std::vector<ChunkOrder> DeviceGradient::take_back() {
-  device_->drain();
-  collect();
-  if (!failure_) failure_ = runtime_error("the gradient was taken back from " + device_->describe());
-  for (auto& [begin, open] : open_) {
-    if (open.completed == 0) continue;  // the host copy is as it was
-    const std::span<float> place = open.place[(open.completed - 1) % 2];
-    std::memcpy(host_.data() + begin, place.data(), open.count * sizeof(float));
+// Out of all memory that the device may still write to. It may even go on completing orders meanwhile, and then to
+// write where the last result but one was: what was copied counts only if nothing was completed while it was.
+void DeviceGradient::flee() {
+  std::vector<float> copy(host_.size());
+  std::size_t before = 0;
+  do {
+    collect();
+    before = in_flight_.size();
+    std::copy(host_.begin(), host_.end(), copy.begin());
+    for (const auto& [begin, open] : open_) {
+      if (open.whole != host_.data() + begin) bring_home(open, copy.data() + begin);
+    }
+    std::atomic_thread_fence(std::memory_order_acquire);
+    collect();
+  } while (in_flight_.size() != before);
+  refuge_ = std::move(copy);
+  host_ = refuge_;
+  leave_alone(std::move(device_));
+  free_places_.clear();
+  free_status_.clear();
+}
+
+DeviceGradient::TakenBack DeviceGradient::take_back() {
+  TakenBack back;
+  if (device_ != nullptr) {
+    if (!failure_) failure_ = runtime_error("the gradient was taken back from " + device_->describe());
+    back.stopped = device_->drain(patience_);
+    if (!back.stopped) flee();
+  }
+  if (device_ != nullptr) {
+    collect();
+    for (const auto& [begin, open] : open_) bring_home(open, host_.data() + begin);
   }
   open_.clear();
-  std::vector<ChunkOrder> orders;
-  for (const Running& running : in_flight_) orders.push_back(running.order);
+  lanes_in_use_.clear();
+  for (const Running& running : in_flight_) back.orders.push_back(running.order);
   in_flight_.clear();
-  orders.insert(orders.end(), not_submitted_.begin(), not_submitted_.end());
-  not_submitted_.clear();
-  return orders;
+  back.orders.insert(back.orders.end(), waiting_.begin(), waiting_.end());
+  waiting_.clear();
+  return back;
 }
 
 }  // namespace papilio::kernels

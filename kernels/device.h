@@ -7,6 +7,10 @@
 // completed order of every chunk, and names the orders that the CPU has to carry out instead, whose payloads are still
 // in the owner's slabs. Nothing is lost, and nobody outside needs to know how far a transfer had come.
 //
+// A device may also simply stop, without a word. One that completes nothing for as long as the owner has patience is as
+// good as lost (deadline()); if it does not even stop when told to, it is left alone for ever, with all memory that it
+// may still write to: the host copy then moves to memory that the device does not know.
+//
 // What that costs: as many bytes back from the device as go there, in the other direction of a full-duplex bus, at many
 // times the speed of a network; pinned memory for the gradient, and for two chunks per chunk that is open at its
 // reducer.
@@ -24,6 +28,7 @@
 #include <vector>
 
 #include "engine/base/result.hpp"
+#include "engine/base/time.hpp"
 #include "kernels/codec.h"
 
 namespace papilio::kernels {
@@ -62,7 +67,7 @@ class Device {
   // An order with every address it needs. Those of one lane are carried out in the order in which they were given.
   struct Task {
     ChunkOrder order;
-    float* mirror = nullptr;          // pinned: where the host's copy of the result goes; none for encode
+    float* mirror = nullptr;          // pinned: where the host's copy of the result goes; none: nowhere
     std::uint32_t* status = nullptr;  // pinned: kTaskDone plus the fault, once everything is there
     std::size_t lane = 0;
   };
@@ -75,70 +80,103 @@ class Device {
 
   [[nodiscard]] virtual std::string describe() const = 0;
   [[nodiscard]] virtual std::size_t lanes() const = 0;
-  // Memory that the device reads and writes by itself; zero at first, and freed with the device.
+  // Memory that the device reads and writes by itself; zero at first, and freed with the device. May wait for the
+  // device, so not in the middle of a round if it can be helped.
   virtual Result<std::span<std::byte>> allocate_pinned(std::size_t bytes) = 0;
   // An error: the task will not be carried out, and neither will any later one.
   virtual Status submit(const Task& task) = 0;
   // What went wrong with tasks that were taken: from then on no status changes any more.
   [[nodiscard]] virtual std::optional<Error> failure() const = 0;
-  // Returns when no task is under way any more, carried out or not.
-  virtual void drain() = 0;
+  // Returns when no task is under way any more, carried out or not; false if some still are after so long. Only where
+  // it has returned true may the device be destroyed.
+  virtual bool drain(Duration limit) = 0;
+  // After this the owner is not woken any more.
+  virtual void silence() = 0;
+  // What it is waiting for, in words for a person: one line.
+  [[nodiscard]] virtual std::string state() const = 0;
 };
 
 class DeviceGradient {
  public:
+  static constexpr Duration kPatience = std::chrono::seconds(10);
   // `wake` was given to the device when it was made: it is called, from any thread, when there may be completions.
-  static Result<std::unique_ptr<DeviceGradient>> make(std::unique_ptr<Device> device, std::size_t elements);
+  // `patience`: for the next completion while orders are under way, and for the device to stop. It includes what the
+  // orders wait for by themselves, such as the computation of the gradient.
+  static Result<std::unique_ptr<DeviceGradient>> make(std::unique_ptr<Device> device, std::size_t elements,
+                                                      Duration patience = kPatience);
   ~DeviceGradient();
   DeviceGradient(const DeviceGradient&) = delete;
   DeviceGradient& operator=(const DeviceGradient&) = delete;
 
   [[nodiscard]] std::size_t elements() const { return host_.size(); }
   // Pinned. A chunk of it changes only with the completion of an order for that chunk, except that a chunk with a
-  // `write` or `load` under way may hold anything.
+  // `write`, a `load` or its last sum under way may hold anything.
   [[nodiscard]] std::span<float> host_copy() const { return host_; }
-  [[nodiscard]] const Device& device() const { return *device_; }
+  [[nodiscard]] const Device* device() const { return device_.get(); }  // none once it had to be left alone
 
-  // After a failure orders are kept, and handed back by take_back().
-  void submit(const ChunkOrder& order);
-  // In the order of submission for each chunk.
-  [[nodiscard]] std::vector<ChunkCompletion> take_completions();
-  [[nodiscard]] std::size_t in_flight() const { return in_flight_.size(); }
+  // Memory for so many more chunks that are open at once, of so many elements each; without it, it is found when it is
+  // needed.
+  Status reserve(std::size_t chunks, std::size_t elements);
+  // More orders than the device should have at a time wait here. After a failure all are kept, and handed back by
+  // take_back().
+  void submit(TimePoint now, const ChunkOrder& order);
+  // In the order of submission for each chunk. Called when the owner was woken, and at deadline().
+  [[nodiscard]] std::vector<ChunkCompletion> take_completions(TimePoint now);
+  // When the device counts as lost if it has completed nothing by then; kNever while it has nothing to do.
+  [[nodiscard]] TimePoint deadline() const;
+  // Orders that are not completed.
+  [[nodiscard]] std::size_t in_flight() const { return in_flight_.size() + waiting_.size(); }
   [[nodiscard]] const std::optional<Error>& failure() const { return failure_; }
+  // What is under way, in words for a person.
+  [[nodiscard]] std::string state() const;
 
+  struct TakenBack {
+    std::vector<ChunkOrder> orders;
+    // False: the device would not stop. It may read from `in` and write to `out` of these orders whenever it likes, as
+    // long as the process lives: nothing else may be kept there, and the orders need other places for their results.
+    bool stopped = true;
+  };
   // After a failure, or to be done with the device: waits for it to stop, puts the host copy in order, and returns the
   // orders that were not carried out, in the order in which they were given. Completions that were not taken yet come
-  // with the next take_completions(). From here on the host copy is the gradient.
-  [[nodiscard]] std::vector<ChunkOrder> take_back();
+  // with the next take_completions(). From here on the host copy, maybe at another address, is the gradient.
+  [[nodiscard]] TakenBack take_back();
 
  private:
-  // A chunk whose sum is not final: its host copy alternates between two places, so that one of them is always whole.
+  // A chunk whose sum is not final: no order's result goes where that of the one before went, so that one of them is
+  // always whole. The last one's goes straight to the gradient's host copy.
   struct OpenChunk {
     std::span<float> place[2];
     std::size_t count = 0;
-    std::uint32_t submitted = 0;
-    std::uint32_t completed = 0;
+    std::size_t under_way = 0;
+    float* newest = nullptr;  // where the result of the order that was given last goes
+    float* whole = nullptr;   // that of the order that was completed last; none: the host copy is as it was
   };
   struct Running {
     ChunkOrder order;
     std::uint32_t* status = nullptr;
     std::size_t lane = 0;
-    bool sums = false;  // of an open chunk
+    float* mirror = nullptr;
   };
 
-  explicit DeviceGradient(std::unique_ptr<Device> device);
+  DeviceGradient(std::unique_ptr<Device> device, Duration patience);
   [[nodiscard]] std::optional<Error> try_submit(const ChunkOrder& order);
   Result<OpenChunk*> open_chunk(const ChunkOrder& order);
+  static void bring_home(const OpenChunk& open, float* home);
   Result<std::uint32_t*> take_status();
   [[nodiscard]] std::size_t lane_of(std::size_t begin);
+  void submit_waiting();
   void collect();
+  void flee();
   void complete(const Running& running, std::uint32_t status);
 
   std::unique_ptr<Device> device_;
+  const Duration patience_;
+  TimePoint last_progress_{};
   std::span<float> host_;
+  std::vector<float> refuge_;  // what host_ is once a device had to be left alone
   std::deque<Running> in_flight_;
   std::vector<ChunkCompletion> completions_;
-  std::vector<ChunkOrder> not_submitted_;
+  std::deque<ChunkOrder> waiting_;
   std::optional<Error> failure_;
   std::unordered_map<std::size_t, OpenChunk> open_;                                    // by the chunk's begin
   std::unordered_map<std::size_t, std::pair<std::size_t, std::size_t>> lanes_in_use_;  // begin: lane, orders in flight

@@ -76,12 +76,44 @@ std::optional<Error> HostDevice::failure() const {
   return runtime_error("the stand-in was lost at order " + std::to_string(config_.lose_at) + ", as it was to be");
 }
 
-void HostDevice::drain() {
+bool HostDevice::is_idle() const {
+  return !busy_ && (lost_ || std::all_of(tasks_.begin(), tasks_.end(), [](const auto& lane) { return lane.empty(); }));
+}
+
+bool HostDevice::drain(Duration limit) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] {
-    return !busy_ &&
-           (lost_ || std::all_of(tasks_.begin(), tasks_.end(), [](const auto& lane) { return lane.empty(); }));
-  });
+  return changed_.wait_for(lock, limit, [&] { return is_idle(); });
+}
+
+void HostDevice::wait_until_idle() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return is_idle(); });
+}
+
+void HostDevice::wait_until_stalled() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return stalled_; });
+}
+
+// Not while it is being called: the owner may be gone when this returns.
+void HostDevice::silence() {
+  const std::lock_guard lock(wake_mutex_);
+  silent_ = true;
+}
+
+std::string HostDevice::state() const {
+  const std::lock_guard lock(mutex_);
+  std::size_t waiting = 0;
+  for (const auto& lane : tasks_) waiting += lane.size();
+  return std::to_string(waiting) + " tasks wait, " + (stalled_ ? "stalled" : busy_ ? "busy" : "idle");
+}
+
+void HostDevice::resume() {
+  {
+    const std::lock_guard lock(mutex_);
+    may_stall_ = false;
+  }
+  changed_.notify_all();
 }
 
 // What a transfer that was cut short leaves behind.
@@ -109,6 +141,13 @@ void HostDevice::run() {
     carried_out_ += 1;
     if (carried_out_ % 2 == 0) lane = (lane + 1) % tasks_.size();
     busy_ = true;
+    if (carried_out_ > config_.stall_at && may_stall_) {
+      stalled_ = true;
+      changed_.notify_all();
+      changed_.wait(lock, [&] { return !may_stall_ || ending_; });
+      stalled_ = false;
+      if (ending_) return;
+    }
     lock.unlock();
     if (lost) {
       lose(task);
@@ -124,7 +163,10 @@ void HostDevice::run() {
     lost_ = lost_ || lost;
     changed_.notify_all();
     lock.unlock();
-    if (wake_) wake_();
+    {
+      const std::lock_guard wake_lock(wake_mutex_);
+      if (wake_ && !silent_) wake_();
+    }
     lock.lock();
   }
 }

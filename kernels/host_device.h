@@ -21,6 +21,8 @@ struct HostDeviceConfig {
   std::uint64_t refuse_from = kNever;
   // The device is lost in the middle of this task, with half of its result transferred and the rest spoilt.
   std::uint64_t lose_at = kNever;
+  // The device begins this task and says nothing more, until resume() if ever.
+  std::uint64_t stall_at = kNever;
   // As for refuse_from: bytes of pinned memory that there are.
   std::size_t pinned_bytes = ~std::size_t{0};
 };
@@ -36,9 +38,18 @@ class HostDevice final : public Device {
   Result<std::span<std::byte>> allocate_pinned(std::size_t bytes) override;
   Status submit(const Task& task) override;
   [[nodiscard]] std::optional<Error> failure() const override;
-  void drain() override;
+  bool drain(Duration limit) override;
+  void silence() override;
+  [[nodiscard]] std::string state() const override;
+
+  // From any thread: the stall is over, and the device goes on as if nothing had been.
+  void resume();
+  // Returns when nothing is under way, as drain() does, without a limit.
+  void wait_until_idle();
+  void wait_until_stalled();
 
  private:
+  [[nodiscard]] bool is_idle() const;  // under the lock
   void run();
   void lose(const Task& task);
 
@@ -48,12 +59,16 @@ class HostDevice final : public Device {
   std::size_t pinned_bytes_left_;
   std::vector<std::unique_ptr<float[]>> pinned_;
 
+  std::mutex wake_mutex_;  // held while the owner is being woken
+  bool silent_ = false;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<std::deque<Task>> tasks_;  // by lane
   std::uint64_t submitted_ = 0;
   std::uint64_t carried_out_ = 0;
   bool busy_ = false;
+  bool stalled_ = false;
+  bool may_stall_ = true;
   bool lost_ = false;
   bool ending_ = false;
   std::thread thread_;  // last: it uses all the rest

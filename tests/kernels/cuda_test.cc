@@ -9,15 +9,14 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <condition_variable>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <mutex>
 #include <ostream>
 #include <string>
 #include <vector>
 
+#include "bench/order_stream.h"
 #include "engine/base/random.hpp"
 #include "kernels/cuda_launch.h"
 #include "kernels/device.h"
@@ -26,6 +25,9 @@
 
 namespace papilio::kernels {
 namespace {
+
+using bench::Bell;
+using bench::time_now;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kMost = std::numeric_limits<float>::max();
@@ -83,31 +85,6 @@ std::vector<std::byte> encoded(Codec codec, std::span<const float> values) {
 
 // ---- a gradient on a device
 
-// Counts wake-ups; a test waits for the next one.
-class Bell {
- public:
-  void ring() {
-    {
-      const std::lock_guard lock(mutex_);
-      rung_ += 1;
-    }
-    changed_.notify_all();
-  }
-  std::uint64_t rung() {
-    const std::lock_guard lock(mutex_);
-    return rung_;
-  }
-  void wait_for_more_than(std::uint64_t rung) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return rung_ > rung; });
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::uint64_t rung_ = 0;
-};
-
 // A kind of device under test, and what plays its memory.
 struct Backend {
   std::string name;
@@ -159,9 +136,9 @@ class Bench {
     std::vector<ChunkCompletion> all;
     while (true) {
       const std::uint64_t rung = bell_.rung();
-      for (const ChunkCompletion& each : gradient_->take_completions()) all.push_back(each);
+      for (const ChunkCompletion& each : gradient_->take_completions(time_now())) all.push_back(each);
       if (gradient_->in_flight() == 0 || gradient_->failure()) return all;
-      bell_.wait_for_more_than(rung);
+      bell_.wait_for_more_than(rung, gradient_->deadline());
     }
   }
 
@@ -298,7 +275,7 @@ TEST_P(OnDevice, DoesWhatTheScalarReferenceDoes) {
   for (const Codec codec : kCodecs) {
     Course here = course(codec, 5), wanted = course(codec, 5);
     Bench bench(GetParam(), here.start);
-    for (const ChunkOrder& order : here.orders) bench.gradient().submit(order);
+    for (const ChunkOrder& order : here.orders) bench.gradient().submit(time_now(), order);
     EXPECT_EQ(bench.finish().size(), here.orders.size());
     EXPECT_FALSE(bench.gradient().failure());
     for (const ChunkOrder& order : wanted.orders) EXPECT_EQ(carry_out(order, wanted.start), NumberFault::none);
@@ -321,12 +298,12 @@ TEST_P(OnDevice, CanBeTakenBackAfterAnyOrder) {
     Course here = course(codec, 6);
     Bench bench(GetParam(), here.start);
     for (std::size_t i = 0; i < stop; ++i) {
-      bench.gradient().submit(here.orders[i]);
+      bench.gradient().submit(time_now(), here.orders[i]);
       if (i == 3) {
         EXPECT_EQ(bench.finish().size(), 4U);
       }
     }
-    for (const ChunkOrder& order : bench.gradient().take_back()) carry_out(order, bench.gradient().host_copy());
+    for (const ChunkOrder& order : bench.gradient().take_back().orders) carry_out(order, bench.gradient().host_copy());
     for (std::size_t i = stop; i < here.orders.size(); ++i) carry_out(here.orders[i], bench.gradient().host_copy());
     EXPECT_TRUE(same_bits(bench.gradient().host_copy().first(7182), std::span(wanted.start).first(7182))) << stop;
     for (std::size_t i = 0; i < here.slabs.size(); ++i) EXPECT_TRUE(same_bytes(here.slabs[i], wanted.slabs[i])) << stop;
@@ -366,26 +343,26 @@ TEST_P(OnDevice, BadPayloadsChangeNothing) {
     Bench bench(GetParam(), start);
     ChunkOrder order{
         .kind = ChunkOrder::Kind::load, .tag = 1000, .begin = 0, .count = count, .codec = codec, .limit = 100};
-    bench.gradient().submit(order);
+    bench.gradient().submit(time_now(), order);
     for (std::size_t i = 0; i < payloads.size(); ++i) {
       order.tag = i;
       order.in = payloads[i];
       order.kind = i % 2 == 0 ? ChunkOrder::Kind::accumulate : ChunkOrder::Kind::write;
-      if (faults[i] != NumberFault::none) bench.gradient().submit(order);
+      if (faults[i] != NumberFault::none) bench.gradient().submit(time_now(), order);
     }
     for (const ChunkCompletion& each : bench.finish()) {
       if (each.tag == 1000) continue;
       EXPECT_EQ(each.fault, faults[each.tag]) << to_string(codec) << ", payload " << each.tag;
     }
     EXPECT_TRUE(same_bits(bench.device_values(), start)) << to_string(codec);
-    EXPECT_TRUE(bench.gradient().take_back().empty());
+    EXPECT_TRUE(bench.gradient().take_back().orders.empty());
     EXPECT_TRUE(same_bits(bench.gradient().host_copy(), start)) << to_string(codec);
   }
 }
 
 TEST_P(OnDevice, AnEmptyGradientAndEmptyChunksAreFine) {
   Bench bench(GetParam(), {});
-  bench.gradient().submit({.kind = ChunkOrder::Kind::load, .tag = 3});
+  bench.gradient().submit(time_now(), {.kind = ChunkOrder::Kind::load, .tag = 3});
   const auto completions = bench.finish();
   ASSERT_EQ(completions.size(), 1U);
   EXPECT_EQ(completions[0].tag, 3U);
@@ -407,13 +384,13 @@ void fails_and_goes_on(HostDeviceConfig config, Codec codec, const std::string& 
       done[each.tag] = true;
     }
   };
-  for (std::size_t i = 0; i < 4; ++i) bench.gradient().submit(here.orders[i]);
+  for (std::size_t i = 0; i < 4; ++i) bench.gradient().submit(time_now(), here.orders[i]);
   note(bench.finish());
-  for (std::size_t i = 4; i < here.orders.size(); ++i) bench.gradient().submit(here.orders[i]);
+  for (std::size_t i = 4; i < here.orders.size(); ++i) bench.gradient().submit(time_now(), here.orders[i]);
   note(bench.finish());
   EXPECT_TRUE(bench.gradient().failure().has_value()) << label;
-  const std::vector<ChunkOrder> rest = bench.gradient().take_back();
-  note(bench.gradient().take_completions());
+  const std::vector<ChunkOrder> rest = bench.gradient().take_back().orders;
+  note(bench.gradient().take_completions(time_now()));
   for (const ChunkOrder& order : rest) {
     EXPECT_FALSE(done[order.tag]) << label;
     done[order.tag] = true;
@@ -446,6 +423,172 @@ TEST(LosingADevice, MemoryThatRunsOutIsAFailureLikeAnyOther) {
   const auto refused = none.allocate_pinned(4);
   ASSERT_FALSE(refused.ok());
   EXPECT_NE(refused.error().message.find("no memory"), std::string::npos);
+}
+
+// ---- a device that stops without a word
+
+constexpr Duration kSoon = std::chrono::milliseconds(50);
+
+// A gradient on a stand-in whose thread outlives it.
+struct StallingDevice {
+  std::vector<float> memory;
+  Bell bell;
+  HostDevice* device = nullptr;  // it is never destroyed once it has been left alone
+  std::unique_ptr<DeviceGradient> gradient;
+
+  StallingDevice(std::vector<float> start, std::size_t lanes, std::uint64_t stall_at, Duration patience = kSoon)
+      : memory(std::move(start)) {
+    auto made = std::make_unique<HostDevice>(memory, HostDeviceConfig{.lanes = lanes, .stall_at = stall_at},
+                                             [this] { bell.ring(); });
+    device = made.get();
+    gradient = std::move(*DeviceGradient::make(std::move(made), memory.size(), patience));
+  }
+};
+
+// A round with a device that stalls at `at`: it is given up in time, the CPU does the rest, and when the device wakes
+// up long after and does all that it had been told, that changes nothing any more.
+void stalls_and_goes_on(std::uint64_t at, std::size_t lanes, Codec codec, const std::string& label) {
+  Course here = course(codec, 9), wanted = course(codec, 9);
+  for (const ChunkOrder& order : wanted.orders) EXPECT_EQ(carry_out(order, wanted.start), NumberFault::none);
+  StallingDevice stalling(here.start, lanes, at);
+  DeviceGradient& gradient = *stalling.gradient;
+  std::vector<bool> done(here.orders.size());
+  const auto note = [&](const std::vector<ChunkCompletion>& completions) {
+    for (const ChunkCompletion& each : completions) {
+      EXPECT_FALSE(done[each.tag]) << label;
+      done[each.tag] = true;
+    }
+  };
+  // The owner's clock stands still until the device is known to have stopped.
+  const TimePoint start = TimePoint{} + std::chrono::hours(1);
+  for (std::size_t i = 0; i < 4; ++i) gradient.submit(start, here.orders[i]);
+  while (gradient.in_flight() > 0) {
+    const std::uint64_t rung = stalling.bell.rung();
+    note(gradient.take_completions(start));
+    if (gradient.in_flight() > 0) stalling.bell.wait_for_more_than(rung, kNever);
+  }
+  EXPECT_EQ(gradient.deadline(), kNever) << label;
+  for (std::size_t i = 4; i < here.orders.size(); ++i) gradient.submit(start, here.orders[i]);
+  stalling.device->wait_until_stalled();
+  note(gradient.take_completions(start));
+  EXPECT_EQ(gradient.deadline(), start + kSoon) << label;
+  note(gradient.take_completions(start + kSoon - Duration(1)));
+  EXPECT_FALSE(gradient.failure()) << label;
+  note(gradient.take_completions(start + kSoon));
+  ASSERT_TRUE(gradient.failure().has_value()) << label;
+  EXPECT_NE(gradient.failure()->message.find("has completed nothing for 0.0"), std::string::npos)
+      << gradient.failure()->message;
+  EXPECT_EQ(gradient.deadline(), kNever) << label;
+  const DeviceGradient::TakenBack back = gradient.take_back();
+  EXPECT_FALSE(back.stopped) << label;
+  EXPECT_EQ(gradient.device(), nullptr) << label;
+  note(gradient.take_completions(time_now()));
+  const std::uint64_t rung = stalling.bell.rung();
+  // Where the device may write stays away from everything else.
+  std::vector<std::vector<std::byte>> other_places;
+  std::vector<std::size_t> moved;
+  for (ChunkOrder order : back.orders) {
+    EXPECT_FALSE(done[order.tag]) << label;
+    done[order.tag] = true;
+    if (!order.out.empty()) {
+      const auto slab = std::find_if(here.slabs.begin(), here.slabs.end(),
+                                     [&](const auto& each) { return each.data() == order.out.data(); });
+      moved.push_back(static_cast<std::size_t>(slab - here.slabs.begin()));
+      other_places.emplace_back(order.out.size());
+      order.out = other_places.back();
+    }
+    carry_out(order, gradient.host_copy());
+  }
+  EXPECT_EQ(std::count(done.begin(), done.end(), true), static_cast<std::ptrdiff_t>(done.size())) << label;
+  stalling.device->resume();
+  stalling.device->wait_until_idle();
+  EXPECT_TRUE(same_bits(gradient.host_copy().first(7182), std::span(wanted.start).first(7182))) << label;
+  EXPECT_EQ(stalling.bell.rung(), rung) << label << ": woken by a device that was left alone";
+  for (std::size_t i = 0; i < moved.size(); ++i) {
+    EXPECT_TRUE(same_bytes(other_places[i], wanted.slabs[moved[i]])) << label;
+  }
+}
+
+TEST(AStalledDevice, AtAnyOrderIsGivenUpInTimeAndChangesNothingLater) {
+  const std::size_t orders = course(Codec::int8, 9).orders.size();
+  for (std::uint64_t at = 4; at < orders; ++at) {
+    const std::size_t lanes = 1 + at % 3;
+    stalls_and_goes_on(at, lanes, Codec::int8, "at order " + std::to_string(at));
+  }
+}
+
+TEST(AStalledDevice, ThatIsOnlySlowIsNotGivenUp) {
+  Course here = course(Codec::fp32, 9);
+  StallingDevice slow(here.start, 2, 2);
+  for (const ChunkOrder& order : here.orders) slow.gradient->submit(TimePoint{}, order);
+  EXPECT_TRUE(slow.gradient->take_completions(TimePoint{} + kSoon - Duration(1)).size() <= 2);
+  EXPECT_FALSE(slow.gradient->failure());
+  slow.device->resume();
+  slow.device->wait_until_idle();
+  // Late, but there: what has been done is looked at before the clock.
+  EXPECT_GE(slow.gradient->take_completions(TimePoint{} + 2 * kSoon).size(), here.orders.size() - 2);
+  EXPECT_FALSE(slow.gradient->failure());
+  EXPECT_TRUE(slow.gradient->take_back().stopped);
+}
+
+TEST(AStalledDevice, DoesNotKeepItsOwnerFromGoing) {
+  StallingDevice stalling(std::vector<float>(100, 1.0F), 1, 0);
+  stalling.gradient->submit(time_now(), {.kind = ChunkOrder::Kind::load, .tag = 0, .begin = 0, .count = 100});
+  stalling.gradient.reset();
+  stalling.device->resume();
+  stalling.device->wait_until_idle();
+}
+
+// As a round of a large model gives them: many more at once than a device takes.
+TEST(ManyOrders, AreCarriedThroughAndTheOwnerNeverSleepsTooLong) {
+  constexpr std::size_t kChunks = 300, kElements = 64, kContributions = 8;
+  for (const std::size_t lanes : {1, 3, 6}) {
+    std::vector<float> memory(kChunks * kElements, 1.0F);
+    const std::vector<std::byte> payload = encoded(Codec::fp32, std::vector<float>(kElements, 1.0F));
+    Bell bell;
+    auto gradient = std::move(*DeviceGradient::make(
+        std::make_unique<HostDevice>(memory, HostDeviceConfig{.lanes = lanes}, [&] { bell.ring(); }), memory.size()));
+    EXPECT_TRUE(gradient->reserve(kChunks, kElements).ok());
+    const auto order_of = [&](std::size_t i) {
+      const bool last = i >= kChunks * (kContributions - 1);
+      return ChunkOrder{.kind = ChunkOrder::Kind::accumulate,
+                        .tag = i,
+                        .begin = i % kChunks * kElements,
+                        .count = kElements,
+                        .in = payload,
+                        .inverse_total = last ? 1.0F / 3 : 1.0F,
+                        .limit = 1e30F,
+                        .last = last};
+    };
+    for (const std::size_t most : {std::size_t{1}, 3 * lanes, kChunks * kContributions}) {
+      std::fill(memory.begin(), memory.end(), 1.0F);
+      for (int pass = 0; pass < 3; ++pass) {
+        const Status carried = bench::carry_through(*gradient, bell, kChunks * kContributions, most, order_of);
+        ASSERT_TRUE(carried.ok()) << carried.error().message;
+        EXPECT_EQ(gradient->in_flight(), 0U);
+      }
+      for (const float value : gradient->host_copy()) {
+        ASSERT_FLOAT_EQ(value, 1.0F / 27 + 8 * (1.0F / 27 + 1.0F / 9 + 1.0F / 3));
+      }
+    }
+  }
+}
+
+TEST(ManyOrders, EndWithAnErrorWhenTheDeviceStops) {
+  // Long enough for a thread that other programs keep from running, and no longer.
+  StallingDevice stalling(std::vector<float>(100, 1.0F), 1, 500, std::chrono::milliseconds(500));
+  const std::vector<std::byte> payload = encoded(Codec::fp32, std::vector<float>(100, 0.0F));
+  const Status carried = bench::carry_through(*stalling.gradient, stalling.bell, 1000, 12, [&](std::size_t i) {
+    return ChunkOrder{
+        .kind = ChunkOrder::Kind::accumulate, .tag = i, .begin = 0, .count = 100, .in = payload, .limit = 1};
+  });
+  ASSERT_FALSE(carried.ok());
+  EXPECT_NE(carried.error().message.find("the first: accumulate 500 of 100 elements"), std::string::npos)
+      << carried.error().message;
+  EXPECT_NE(carried.error().message.find("stalled"), std::string::npos) << carried.error().message;
+  EXPECT_FALSE(stalling.gradient->take_back().stopped);
+  stalling.device->resume();
+  stalling.device->wait_until_idle();
 }
 
 // ---- what a machine says of its GPU
@@ -787,13 +930,14 @@ TEST_P(OnGpu, LostForGoodIsNoticedAndNothingIsLost) {
         auto gradient = DeviceGradient::make(std::move(*device), 100);
         std::fill_n((*gradient)->host_copy().data(), 100, 5.0F);
         const std::vector<std::byte> bytes(400);
-        (*gradient)->submit({.kind = ChunkOrder::Kind::accumulate, .tag = 7, .begin = 0, .count = 100, .in = bytes});
+        (*gradient)->submit(time_now(),
+                            {.kind = ChunkOrder::Kind::accumulate, .tag = 7, .begin = 0, .count = 100, .in = bytes});
         while (!(*gradient)->failure()) {
           const std::uint64_t rung = bell.rung();
-          static_cast<void>((*gradient)->take_completions());
-          if (!(*gradient)->failure()) bell.wait_for_more_than(rung);
+          static_cast<void>((*gradient)->take_completions(time_now()));
+          if (!(*gradient)->failure()) bell.wait_for_more_than(rung, (*gradient)->deadline());
         }
-        const auto orders = (*gradient)->take_back();
+        const auto orders = (*gradient)->take_back().orders;
         const bool intact = (*gradient)->host_copy()[99] == 5.0F && orders.size() == 1 && orders[0].tag == 7;
         std::fprintf(stderr, "%s\n", (*gradient)->failure()->message.c_str());
         std::_Exit(intact ? 0 : 1);
