@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <ctime>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -20,10 +21,26 @@ namespace papilio::bench {
 void register_kernel_benchmarks();
 void register_transport_benchmarks();
 
+// Page-aligned, as slabs and gradients are: a vector of 64 bytes that straddles two cache lines costs two.
+template <typename T>
+struct PageAllocator {
+  using value_type = T;
+  static constexpr std::align_val_t kPage{4096};
+
+  PageAllocator() = default;
+  template <typename Other>
+  PageAllocator(const PageAllocator<Other>&) {}  // NOLINT(google-explicit-constructor)
+  T* allocate(std::size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), kPage)); }
+  void deallocate(T* memory, std::size_t) { ::operator delete(memory, kPage); }
+  bool operator==(const PageAllocator&) const { return true; }
+};
+using Floats = std::vector<float, PageAllocator<float>>;
+using Bytes = std::vector<std::byte, PageAllocator<std::byte>>;
+
 // Values between 0.5 and 1: sums stay finite and normal however long a benchmark runs, as scales below 1 are used.
-inline std::vector<float> random_values(std::size_t count, std::uint64_t seed) {
+inline Floats random_values(std::size_t count, std::uint64_t seed) {
   Random random(seed);
-  std::vector<float> values(count);
+  Floats values(count);
   for (float& value : values) value = static_cast<float>(0.5 + random.uniform() / 2);
   return values;
 }
@@ -79,8 +96,8 @@ void run_in_turn(benchmark::State& state, double bytes, Operation operation, dou
 template <typename Operation>
 void run_against_memcpy(benchmark::State& state, double bytes, Operation operation) {
   const auto half = std::max<std::size_t>(static_cast<std::size_t>(bytes) / 2, 64);
-  const std::vector<std::byte> from(half, std::byte{1});
-  std::vector<std::byte> to(half);
+  const Bytes from(half, std::byte{1});
+  Bytes to(half);
   const auto copy = [&] {
     std::memcpy(to.data(), from.data(), half);
     benchmark::DoNotOptimize(to.data());
