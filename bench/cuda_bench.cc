@@ -1,7 +1,5 @@
-#include "bench/cuda_bench.h"
-
-#include <benchmark/benchmark.h>
-
+// The GPU's part of papilio-bench, in a file of its own because it measures with the device's clock and against the
+// device's own copies.
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
@@ -16,6 +14,7 @@
 #include <vector>
 
 #include "bench/order_stream.h"
+#include "bench/suite.h"
 #include "engine/base/random.hpp"
 #include "kernels/cuda.h"
 #include "kernels/cuda_launch.h"

@@ -18,6 +18,8 @@ float float_from_bf16(std::uint16_t bits);
 float float_from_fp16(std::uint16_t bits);
 // What every block of int8 needs: its scale, from the largest |value| (finite).
 float int8_scale(float largest);
+// The bits without sign of the largest bf16 or fp16 within a limit (finite, not negative).
+std::uint16_t largest_bits_within(Codec codec, float limit);
 // What kernels/robust.h multiplies a difference with, from the sum of its squares.
 float clipping_factor(double sum_of_squares, float radius);
 
@@ -35,6 +37,10 @@ NumberFault check_encoded(Codec codec, std::span<const std::byte> bytes, std::si
 NumberFault accumulate_checked(std::span<float> sum, float own_scale, float weight, Codec codec,
                                std::span<const std::byte> bytes, float inverse_total, float limit);
 NumberFault decode(Codec codec, std::span<const std::byte> bytes, std::span<float> out, float limit);
+Arrival checksum_and_check(Codec codec, std::span<const std::byte> bytes, std::size_t elements, float limit);
+void accumulate_accepted(std::span<float> sum, float own_scale, float weight, Codec codec,
+                         std::span<const std::byte> bytes, float inverse_total);
+void decode_accepted(Codec codec, std::span<const std::byte> bytes, std::span<float> out);
 void encode(Codec codec, std::span<const float> values, std::span<std::byte> out);
 void encode_with_feedback(Codec codec, std::span<const float> values, std::span<float> residual,
                           std::span<std::byte> out);
@@ -46,5 +52,8 @@ void ungroup_bytes(Codec codec, std::span<const std::byte> grouped, std::span<st
 void trimmed_mean(Contributions contributions, std::size_t trim, std::span<float> out);
 void median(Contributions contributions, std::span<float> out);
 void centred_clipping(Contributions contributions, float radius, std::size_t iterations, std::span<float> centre);
+// The two halves of an iteration of the last.
+double squared_distance(std::span<const float> values, std::span<const float> centre);
+void move_centre(Contributions contributions, std::span<const float> factors, std::span<float> centre);
 
 }  // namespace papilio::kernels::scalar
