@@ -106,6 +106,7 @@ struct Arena {
     must(kernels::cuda::wait_for(stream));
   }
   [[nodiscard]] kernels::cuda::Scratch* scratch() const { return small.as<kernels::cuda::Scratch>(); }
+  [[nodiscard]] unsigned long long* verdict() const { return small.as<unsigned long long>() + 8; }
 };
 Arena& arena() {
   static Arena only;
@@ -181,6 +182,12 @@ void time_kernel(benchmark::State& state, std::size_t count, std::size_t payload
   state.counters["of_copy"] = rate / copy;
 }
 
+void launch_encode(Codec codec, const kernels::cuda::EncodeTask& task) {
+  kernels::cuda::Batch<kernels::cuda::EncodeTask> batch{.count = 1};
+  batch.task[0] = task;
+  must(kernels::cuda::launch_encode(codec, batch, arena().stream));
+}
+
 // Payloads that hold what the codec says: encoded from the values, set by set.
 void encode_payloads(Codec codec, std::size_t count) {
   static std::pair<Codec, std::size_t> last{Codec::fp32, 0};
@@ -190,24 +197,27 @@ void encode_payloads(Codec codec, std::size_t count) {
   const std::size_t payload_stride = (encoded_bytes(codec, count) + 255) / 256 * 256;
   const std::size_t sets = std::min(kArenaBytes / value_stride, arena().payload.size() / payload_stride);
   for (std::size_t set = 0; set < sets; ++set) {
-    must(kernels::cuda::launch_encode(codec,
-                                      {.values = reinterpret_cast<float*>(arena().values.data() + set * value_stride),
-                                       .out = arena().payload.data() + set * payload_stride,
-                                       .count = count},
-                                      arena().stream));
+    launch_encode(codec, {.values = reinterpret_cast<float*>(arena().values.data() + set * value_stride),
+                          .out = arena().payload.data() + set * payload_stride,
+                          .count = count});
   }
   must(kernels::cuda::wait_for(arena().stream));
 }
 
 // Sums stay between 0.5 and 1, however often.
-kernels::cuda::ReduceTask reduction(const Operands& operands) {
-  return {.in = operands.payload,
-          .values = operands.values,
-          .count = operands.count,
-          .own_scale = 0.5F,
-          .weight = 0.5F,
-          .limit = 1e30F,
-          .scratch = arena().scratch()};
+using Reduction = kernels::cuda::Batch<kernels::cuda::ReduceTask>;
+Reduction reduction(const Operands& operands, bool checked) {
+  static unsigned long long ticket = 0;
+  Reduction batch{.count = 1};
+  batch.task[0] = {.in = operands.payload,
+                   .values = operands.values,
+                   .count = operands.count,
+                   .own_scale = 0.5F,
+                   .weight = 0.5F,
+                   .limit = 1e30F,
+                   .verdict = checked ? arena().verdict() : nullptr,
+                   .ticket = ticket += kernels::cuda::kTicketStep};
+  return batch;
 }
 
 void register_kernels(Codec codec, std::size_t bytes) {
@@ -227,55 +237,43 @@ void register_kernels(Codec codec, std::size_t bytes) {
   };
   const auto stream = [] { return arena().stream; };
   add("accumulate", payload + 2 * bytes, true, [=](const Operands& operands) {
-    auto task = reduction(operands);
-    task.scratch = nullptr;
-    must(kernels::cuda::launch_apply(codec, false, task, stream()));
+    must(kernels::cuda::launch_reduce(codec, reduction(operands, false), stream()));
   });
   add("accumulate_checked", payload + 2 * bytes, true, [=](const Operands& operands) {
-    must(kernels::cuda::launch_check(codec, reduction(operands), stream()));
-    must(kernels::cuda::launch_apply(codec, false, reduction(operands), stream()));
-  });
-  add("accumulate_one_launch", payload + 2 * bytes, true, [=](const Operands& operands) {
-    must(kernels::cuda::launch_order(codec, false, reduction(operands), 528, stream()));
+    must(kernels::cuda::launch_reduce(codec, reduction(operands, true), stream()));
   });
   add("check", payload, true,
-      [=](const Operands& operands) { must(kernels::cuda::launch_check(codec, reduction(operands), stream())); });
+      [=](const Operands& operands) { must(kernels::cuda::launch_check(codec, reduction(operands, true), stream())); });
   add("decode", payload + bytes, true, [=](const Operands& operands) {
-    auto task = reduction(operands);
-    task.scratch = nullptr;
-    must(kernels::cuda::launch_apply(codec, true, task, stream()));
+    Reduction batch = reduction(operands, false);
+    batch.task[0].replace = true;
+    must(kernels::cuda::launch_reduce(codec, batch, stream()));
   });
   add("encode", bytes + payload, false, [=](const Operands& operands) {
-    must(kernels::cuda::launch_encode(
-        codec, {.values = operands.values, .out = operands.payload, .count = operands.count}, stream()));
+    launch_encode(codec, {.values = operands.values, .out = operands.payload, .count = operands.count});
   });
   add("finalise_and_encode", 2 * bytes + payload, false, [=](const Operands& operands) {
-    must(kernels::cuda::launch_encode(codec,
-                                      {.values = operands.values,
-                                       .decoded = operands.values,
-                                       .out = operands.payload,
-                                       .count = operands.count,
-                                       .scaled = true,
-                                       .factor = 1.0F},
-                                      stream()));
+    launch_encode(codec, {.values = operands.values,
+                          .decoded = operands.values,
+                          .out = operands.payload,
+                          .count = operands.count,
+                          .scaled = true,
+                          .factor = 1.0F});
   });
   if (codec != Codec::fp32) {
     add("encode_with_feedback", 3 * bytes + payload, false, [=](const Operands& operands) {
-      must(kernels::cuda::launch_encode(
+      launch_encode(
           codec,
-          {.values = operands.values, .residual = operands.residual, .out = operands.payload, .count = operands.count},
-          stream()));
+          {.values = operands.values, .residual = operands.residual, .out = operands.payload, .count = operands.count});
     });
     return;
   }
   add("finalise", 2 * bytes, false, [=](const Operands& operands) {
-    must(kernels::cuda::launch_encode(Codec::fp32,
-                                      {.values = operands.values,
-                                       .decoded = operands.values,
-                                       .count = operands.count,
-                                       .scaled = true,
-                                       .factor = 1.0F},
-                                      stream()));
+    launch_encode(Codec::fp32, {.values = operands.values,
+                                .decoded = operands.values,
+                                .count = operands.count,
+                                .scaled = true,
+                                .factor = 1.0F});
   });
   add("norm", bytes, false, [=](const Operands& operands) {
     auto* const results = reinterpret_cast<kernels::cuda::NormResult*>(arena().small.data() + 4096);
@@ -286,8 +284,12 @@ void register_kernels(Codec codec, std::size_t bytes) {
 
 // ---- the pipeline: pinned host memory in, reduced on the device, pinned host memory out
 
-constexpr std::size_t kGradientBytes = std::size_t{64} << 20U;
+constexpr std::size_t kGradientBytes = std::size_t{256} << 20U;
 constexpr std::size_t kContributions = 8;
+constexpr std::size_t kOpenBytes = std::size_t{16} << 20U;   // of chunks that are averaged at the same time
+constexpr std::size_t kSlabBytes = std::size_t{64} << 20U;   // payloads are read from there, again and again
+constexpr std::size_t kQueueBytes = std::size_t{32} << 20U;  // of payloads that the device has at a time
+constexpr std::size_t kCopyBytes = std::size_t{64} << 20U;   // by which the two copies alone are timed
 
 // What the two copies reach by themselves: in pieces of this size, each way alone and both at once.
 struct CopyRates {
@@ -296,22 +298,22 @@ struct CopyRates {
 CopyRates copy_rates(std::size_t piece) {
   static std::map<std::size_t, CopyRates> known;
   if (const auto found = known.find(piece); found != known.end()) return found->second;
-  static Memory to_device = must(Memory::allocate(Place::pinned, kGradientBytes));
-  static Memory from_device = must(Memory::allocate(Place::pinned, kGradientBytes));
+  static Memory to_device = must(Memory::allocate(Place::pinned, kCopyBytes));
+  static Memory from_device = must(Memory::allocate(Place::pinned, kCopyBytes));
   const kernels::cuda::Stream streams[2] = {must(kernels::cuda::make_stream()), must(kernels::cuda::make_stream())};
   const auto rate = [&](bool in, bool out) {
     double best = 0;
     for (int run = 0; run < 6; ++run) {
       const auto start = Clock::now();
       for (std::size_t round = 0; round < 4; ++round) {
-        for (std::size_t at = 0; at < kGradientBytes; at += piece) {
+        for (std::size_t at = 0; at < kCopyBytes; at += piece) {
           if (in) must(kernels::cuda::copy_later(arena().values.data() + at, to_device.data() + at, piece, streams[0]));
           if (out)
             must(kernels::cuda::copy_later(from_device.data() + at, arena().payload.data() + at, piece, streams[1]));
         }
       }
       for (const auto stream : streams) must(kernels::cuda::wait_for(stream));
-      best = std::max(best, 4.0 * static_cast<double>(kGradientBytes) / seconds_since(start));
+      best = std::max(best, 4.0 * static_cast<double>(kCopyBytes) / seconds_since(start));
     }
     return best;
   };
@@ -328,18 +330,18 @@ enum class Back : std::uint8_t {
 };
 
 struct PipelineCase {
-  kernels::cuda::Design design;
-  std::size_t lanes;
-  std::size_t chunk_bytes;
-  Codec codec;
-  unsigned blocks;
-  Back back;
+  Codec codec = Codec::fp32;
+  std::size_t chunk_bytes = std::size_t{1} << 20U;
+  Back back = Back::last;
+  std::size_t batch_bytes = kernels::cuda::DeviceConfig{}.batch_bytes;
+  std::size_t copy_streams = kernels::cuda::DeviceConfig{}.copy_streams;
+  bool side_by_side = false;  // payloads lie in the order in which they are used, one right behind the other
 };
 
 std::string name_of(const PipelineCase& which) {
-  return std::string("gpu/pipeline/") + to_string(which.design) + "/" + to_string(which.codec) +
-         "/chunk:" + std::to_string(which.chunk_bytes) + "/streams:" + std::to_string(which.lanes) +
-         "/blocks:" + std::to_string(which.blocks) + (which.back == Back::each ? "/back:each" : "/back:last");
+  return std::string("gpu/pipeline/") + to_string(which.codec) + "/chunk:" + std::to_string(which.chunk_bytes) +
+         "/back:" + (which.back == Back::each ? "each" : "last") + "/batch:" + std::to_string(which.batch_bytes) +
+         "/streams:" + std::to_string(which.copy_streams) + "/slabs:" + (which.side_by_side ? "row" : "anywhere");
 }
 
 // Leaves out what comes back but for the last contribution to a chunk.
@@ -363,41 +365,49 @@ class ResultsOnly final : public Device {
   std::unique_ptr<Device> device_;
 };
 
-// All contributions to all chunks of one gradient, from a pinned pool, at most as many under way as a node has slabs.
+// All contributions to all chunks of one gradient, chunk by chunk as a round goes, from a pool of pinned slabs that
+// fill in any order.
 void pipeline(benchmark::State& state, const PipelineCase& which) {
   const Guard guard(name_of(which));
   const std::size_t chunk = which.chunk_bytes / sizeof(float);
   const std::size_t payload = encoded_bytes(which.codec, chunk);
   const std::size_t chunks = kGradientBytes / which.chunk_bytes;
-  static Memory slabs = must(Memory::allocate(Place::pinned, kGradientBytes + (kGradientBytes >> 4U)));
-  std::vector<float> values(chunk, 0.75F);
-  for (std::size_t i = 0; i < chunks; ++i) encode(which.codec, values, {slabs.data() + i * payload, payload});
+  static Memory pool = must(Memory::allocate(Place::pinned, kSlabBytes + (kSlabBytes >> 4U)));
+  const std::size_t slab = which.side_by_side ? payload : (payload + 8191) / 4096 * 4096;
+  std::vector<std::span<std::byte>> slabs;
+  for (std::size_t at = 0; at + slab <= pool.size(); at += slab) slabs.emplace_back(pool.data() + at, payload);
+  const std::vector<float> values(chunk, 0.75F);
+  for (const auto each : slabs) encode(which.codec, values, each);
+  Random random(5);
+  for (std::size_t i = slabs.size(); i > 1 && !which.side_by_side; --i) std::swap(slabs[i - 1], slabs[random.below(i)]);
   must(kernels::cuda::copy(arena().residual.data(), arena().values.data(), kGradientBytes));
 
   Bell bell;
   auto device = must(kernels::cuda::make_device(
       arena().residual.as<float>(), kGradientBytes / sizeof(float),
-      {.design = which.design, .lanes = which.lanes, .blocks_per_order = which.blocks, .largest_payload = payload},
+      {.batch_bytes = which.batch_bytes, .copy_streams = which.copy_streams, .largest_payload = payload},
       [&] { bell.ring(); }));
   if (which.back == Back::last) device = std::make_unique<ResultsOnly>(std::move(device));
   auto gradient =
       must(DeviceGradient::make(std::move(device), kGradientBytes / sizeof(float), std::chrono::seconds(3)));
-  must(gradient->reserve(chunks, chunk));
+  const std::size_t open = std::max<std::size_t>(1, kOpenBytes / which.chunk_bytes);
+  must(gradient->reserve(3 * open, chunk));
   const std::size_t orders = chunks * kContributions;
+  const auto order_of = [&](std::size_t i) {
+    const std::size_t group = i / (open * kContributions), in_group = i % (open * kContributions);
+    return ChunkOrder{.kind = ChunkOrder::Kind::accumulate,
+                      .tag = i,
+                      .begin = (group * open + in_group % open) % chunks * chunk,
+                      .count = chunk,
+                      .codec = which.codec,
+                      .in = slabs[i % slabs.size()],
+                      .own_scale = 0.5F,
+                      .weight = 0.5F,
+                      .limit = 1e30F,
+                      .last = in_group / open + 1 == kContributions};
+  };
   const auto contribute = [&] {
-    const Status carried = carry_through(*gradient, bell, orders, 3 * which.lanes, [&](std::size_t i) {
-      const std::size_t at = i % chunks;
-      return ChunkOrder{.kind = ChunkOrder::Kind::accumulate,
-                        .tag = i,
-                        .begin = at * chunk,
-                        .count = chunk,
-                        .codec = which.codec,
-                        .in = {slabs.data() + at * payload, payload},
-                        .own_scale = 0.5F,
-                        .weight = 0.5F,
-                        .limit = 1e30F,
-                        .last = i + chunks >= orders};
-    });
+    const Status carried = carry_through(*gradient, bell, orders, kQueueBytes / payload, order_of);
     if (carried) return true;
     static int failures = 0;
     const std::string message = carried.error().message + "; " + gradient->state();
@@ -415,23 +425,13 @@ void pipeline(benchmark::State& state, const PipelineCase& which) {
     best = std::min(best, seconds);
   }
   // What giving one order costs its owner, with the device busy.
+  const std::size_t given = std::min<std::size_t>(24, open);
   const auto start = Clock::now();
-  constexpr std::size_t kGiven = 24;
-  for (std::size_t i = 0; i < kGiven; ++i) {
-    gradient->submit(time_now(), {.kind = ChunkOrder::Kind::accumulate,
-                                  .tag = i,
-                                  .begin = i % chunks * chunk,
-                                  .count = chunk,
-                                  .codec = which.codec,
-                                  .in = {slabs.data(), payload},
-                                  .own_scale = 0.5F,
-                                  .weight = 0.5F,
-                                  .limit = 1e30F});
-  }
-  const double submitting = seconds_since(start) / kGiven;
+  for (std::size_t i = 0; i < given; ++i) gradient->submit(time_now(), order_of(i));
+  const double submitting = seconds_since(start) / static_cast<double>(given);
   if (!gradient->take_back().stopped) give_up("the GPU does not stop: " + gradient->state());
   gradient.reset();
-  const CopyRates whole = copy_rates(kGradientBytes), pieces = copy_rates(which.chunk_bytes);
+  const CopyRates whole = copy_rates(kCopyBytes), pieces = copy_rates(which.chunk_bytes);
   const auto in = static_cast<double>(payload * orders);
   const auto out = static_cast<double>(kGradientBytes * (which.back == Back::each ? kContributions : 1));
   state.counters["in_GB/s"] = in / best / 1e9;
@@ -450,7 +450,7 @@ void copies(benchmark::State& state, std::size_t piece) {
   CopyRates rates;
   for (auto _ : state) {
     rates = copy_rates(piece);
-    state.SetIterationTime(static_cast<double>(kGradientBytes) / rates.both);
+    state.SetIterationTime(static_cast<double>(kCopyBytes) / rates.both);
   }
   state.counters["in_GB/s"] = rates.in / 1e9;
   state.counters["out_GB/s"] = rates.out / 1e9;
@@ -458,11 +458,10 @@ void copies(benchmark::State& state, std::size_t piece) {
 }
 
 // From an order for almost nothing until its owner knows that it is done.
-void notice(benchmark::State& state, kernels::cuda::Notice how) {
+void notice(benchmark::State& state) {
   const Guard guard("notice");
   Bell bell;
-  auto device =
-      must(kernels::cuda::make_device(arena().residual.as<float>(), 4096, {.notice = how}, [&] { bell.ring(); }));
+  auto device = must(kernels::cuda::make_device(arena().residual.as<float>(), 4096, {}, [&] { bell.ring(); }));
   auto gradient = must(DeviceGradient::make(std::move(device), 4096));
   for (auto _ : state) {
     const auto start = Clock::now();
@@ -482,40 +481,26 @@ void register_pipeline() {
         ->Iterations(9)
         ->Unit(benchmark::kMillisecond);
   };
-  for (const Back back : {Back::last, Back::each}) {
-    for (const kernels::cuda::Design design : kernels::cuda::kDesigns) {
-      const PipelineCase usual = {
-          .design = design, .lanes = 6, .chunk_bytes = 1024 * kKiB, .codec = Codec::fp32, .blocks = 32, .back = back};
-      const auto with = [&](auto change) {
-        PipelineCase which = usual;
-        change(which);
-        add(which);
-      };
-      add(usual);
-      for (const std::size_t chunk : {256 * kKiB, 512 * kKiB, 4096 * kKiB}) {
-        with([&](PipelineCase& which) { which.chunk_bytes = chunk; });
-      }
-      for (const std::size_t lanes : {3, 10}) with([&](PipelineCase& which) { which.lanes = lanes; });
-      for (const Codec codec : {Codec::bf16, Codec::fp16, Codec::int8}) {
-        with([&](PipelineCase& which) { which.codec = codec; });
-      }
-      if (design == kernels::cuda::Design::staged) continue;
-      for (const unsigned blocks : {8U, 64U}) with([&](PipelineCase& which) { which.blocks = blocks; });
+  for (const std::size_t chunk : {1024 * kKiB, 512 * kKiB, 4096 * kKiB}) {
+    add({.chunk_bytes = chunk});
+    add({.chunk_bytes = chunk, .copy_streams = 2});
+    add({.chunk_bytes = chunk, .batch_bytes = 4096 * kKiB});
+    add({.chunk_bytes = chunk, .side_by_side = true});
+    add({.chunk_bytes = chunk, .back = Back::each});
+    add({.chunk_bytes = chunk, .back = Back::each, .batch_bytes = 4096 * kKiB});
+  }
+  for (const Codec codec : {Codec::bf16, Codec::int8}) {
+    for (const std::size_t chunk : {512 * kKiB, 1024 * kKiB, 4096 * kKiB}) {
+      add({.codec = codec, .chunk_bytes = chunk});
+      add({.codec = codec, .chunk_bytes = chunk, .back = Back::each});
     }
   }
-  for (const std::size_t piece : {256 * kKiB, 512 * kKiB, 1024 * kKiB, 4096 * kKiB, kGradientBytes}) {
+  for (const std::size_t piece : {256 * kKiB, 512 * kKiB, 1024 * kKiB, 4096 * kKiB, 8192 * kKiB, kCopyBytes}) {
     benchmark::RegisterBenchmark(("gpu/copies/" + std::to_string(piece)).c_str(), copies, piece)
         ->UseManualTime()
         ->Iterations(1);
   }
-  benchmark::RegisterBenchmark("gpu/notice/waiter", notice, kernels::cuda::Notice::waiter)
-      ->UseManualTime()
-      ->Iterations(500)
-      ->Unit(benchmark::kMicrosecond);
-  benchmark::RegisterBenchmark("gpu/notice/host_function", notice, kernels::cuda::Notice::host_function)
-      ->UseManualTime()
-      ->Iterations(500)
-      ->Unit(benchmark::kMicrosecond);
+  benchmark::RegisterBenchmark("gpu/notice", notice)->UseManualTime()->Iterations(500)->Unit(benchmark::kMicrosecond);
 }
 
 }  // namespace

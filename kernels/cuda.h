@@ -60,30 +60,15 @@ class Memory {
 [[nodiscard]] Status register_pinned(std::span<std::byte> pages);
 void unregister_pinned(std::span<std::byte> pages);
 
-// How an order's payload gets to the kernels and its result back.
-enum class Design : std::uint8_t {
-  staged,  // copy engine in, three kernels, copy engine out
-  hybrid,  // copy engine in, one kernel that writes to the host itself
-  direct,  // one kernel that reads from and writes to the host itself
-};
-inline constexpr Design kDesigns[] = {Design::staged, Design::hybrid, Design::direct};
-[[nodiscard]] constexpr const char* to_string(Design design) {
-  return design == Design::staged ? "staged" : design == Design::hybrid ? "hybrid" : "direct";
-}
-
-// Who says that an order is done.
-enum class Notice : std::uint8_t {
-  waiter,         // a thread that sleeps until the GPU's interrupt; notices a lost GPU, too
-  host_function,  // a function that the driver calls in the order's stream
-};
-
+// Orders are carried out in batches: one copy of all payloads into device memory, two kernels, one copy of all results
+// back, on streams of their own, so that the copies of one batch go on while another is reduced.
 struct DeviceConfig {
-  Design design = Design::hybrid;
-  Notice notice = Notice::waiter;
-  std::size_t lanes = 6;  // streams
-  unsigned blocks_per_order = 32;
-  // Bytes of the largest payload, if it is known: memory for it is then there from the start.
-  std::size_t largest_payload = 0;
+  // Of payloads in one batch, unless one alone has more: so many that what one copy costs by itself counts for little,
+  // and so few that the last batch's way through does not count for much.
+  std::size_t batch_bytes = std::size_t{8} << 20U;
+  std::size_t batches = 4;          // under way at a time; each has batch_bytes of device memory
+  std::size_t copy_streams = 1;     // to the device
+  std::size_t largest_payload = 0;  // in bytes, if it is known: memory for it is then there from the start
   // The orders come after the work that is in this stream now: what computed the gradient. 0: CUDA's default stream.
   Stream after = nullptr;
 };
@@ -97,7 +82,7 @@ struct DeviceConfig {
 [[nodiscard]] Result<Stream> make_stream();
 void destroy_stream(Stream stream);
 [[nodiscard]] Status wait_for(Stream stream);
-// Between any two places.
+// Between any two places; after all work in the default stream, and everything is there when it returns.
 [[nodiscard]] Status copy(void* to, const void* from, std::size_t bytes);
 [[nodiscard]] Status copy_later(void* to, const void* from, std::size_t bytes, Stream stream);
 [[nodiscard]] Status fill_later(void* to, int byte, std::size_t bytes, Stream stream);

@@ -12,11 +12,9 @@
 
 #include "kernels/cuda.h"
 #include "kernels/cuda_launch.h"
+#include "kernels/order_queue.h"
 
 namespace papilio::kernels::cuda {
-
-static_assert(kFinished == Device::kTaskDone);
-
 namespace {
 
 Error error_of(int code, const std::string& doing) {
@@ -88,17 +86,83 @@ PinnedRanges& pinned_ranges() {
   return ranges;
 }
 
+// Copies that have nothing to do with each other. Neighbours whose neighbours they become go in one piece, and where
+// the driver can, all go in one call: every copy by itself leaves the bus idle for some microseconds.
+class Copies {
+ public:
+  // One end is the host's.
+  void add(void* to, const void* from, std::size_t bytes, const void* host) {
+    if (bytes == 0) return;
+    const auto* const begin = static_cast<const std::byte*>(host);
+    if (!all_.empty()) {
+      Copy& last = all_.back();
+      if (last.to + last.bytes == to && last.from + last.bytes == from &&
+          pinned_ranges().holds(last.host, last.bytes + bytes)) {  // as one: ranges that only touch are not
+        last.bytes += bytes;
+        return;
+      }
+    }
+    all_.push_back({static_cast<std::byte*>(to), static_cast<const std::byte*>(from), begin, bytes});
+  }
+  [[nodiscard]] bool empty() const { return all_.empty(); }
+
+  int run(cudaStream_t stream) {
+#if CUDART_VERSION >= 13000
+    static std::atomic<bool> in_one_call{true};
+    if (in_one_call && all_.size() > 1 && all_pinned()) {
+      std::vector<void*> to;
+      std::vector<const void*> from;
+      std::vector<std::size_t> bytes;
+      for (const Copy& copy : all_) {
+        to.push_back(copy.to);
+        from.push_back(copy.from);
+        bytes.push_back(copy.bytes);
+      }
+      cudaMemcpyAttributes attributes{};
+      attributes.srcAccessOrder = cudaMemcpySrcAccessOrderStream;
+      std::size_t first = 0;
+      const int code =
+          cudaMemcpyBatchAsync(to.data(), from.data(), bytes.data(), to.size(), &attributes, &first, 1, stream);
+      if (code != cudaErrorNotSupported) return code;
+      forget_error();
+      in_one_call = false;
+    }
+#endif
+    for (const Copy& copy : all_) {
+      const int code = cudaMemcpyAsync(copy.to, copy.from, copy.bytes, cudaMemcpyDefault, stream);
+      if (code != cudaSuccess) return code;
+    }
+    return cudaSuccess;
+  }
+
+ private:
+  struct Copy {
+    std::byte* to;
+    const std::byte* from;
+    const std::byte* host;
+    std::size_t bytes;
+  };
+  [[nodiscard]] bool all_pinned() const {
+    return std::all_of(all_.begin(), all_.end(),
+                       [](const Copy& copy) { return pinned_ranges().holds(copy.host, copy.bytes); });
+  }
+  std::vector<Copy> all_;
+};
+
+// In a stage, everything begins where vectors can.
+constexpr std::size_t stage_bytes(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+// Two threads speak to the driver: one gives it batches, which may take as long as the driver likes, the other sleeps
+// until a batch is done. The owner's thread only ever takes the lock.
 class CudaDevice final : public Device {
  public:
   CudaDevice(float* gradient, DeviceConfig config, std::function<void()> wake)
-      : gradient_(gradient), config_(config), wake_(std::move(wake)) {}
+      : gradient_(gradient), config_(config), wake_(std::move(wake)), queue_(config.batch_bytes, kMostTasks) {}
   ~CudaDevice() override;
   Status start();
 
-  [[nodiscard]] std::string describe() const override {
-    return availability().text + " (" + to_string(config_.design) + ", " + std::to_string(config_.lanes) + " streams)";
-  }
-  [[nodiscard]] std::size_t lanes() const override { return lanes_.size(); }
+  [[nodiscard]] std::string describe() const override { return availability().text; }
+  [[nodiscard]] std::size_t lanes() const override { return kLanes; }
   Result<std::span<std::byte>> allocate_pinned(std::size_t bytes) override;
   Status submit(const Task& task) override;
   [[nodiscard]] std::optional<Error> failure() const override;
@@ -107,84 +171,125 @@ class CudaDevice final : public Device {
   [[nodiscard]] std::string state() const override;
 
  private:
-  struct Lane {
-    Stream stream = nullptr;
-    Memory stage;
-    Memory scratch;
-  };
   using Kind = ChunkOrder::Kind;
+  static constexpr std::size_t kLanes = 64;  // orders of one lane are never in one batch
 
-  int carry_out(Lane& lane, const Task& task);
-  int reduce(Lane& lane, const Task& task);
-  int encode(Lane& lane, const Task& task);
-  Status make_room(Lane& lane, std::size_t bytes);
-  int announce(Lane& lane);
-  void wait_for_events();
-  void fail(int code, const char* doing);
+  // Orders under way, with all that one batch needs; there are a few, used again and again.
+  struct Slot {
+    std::vector<Task> tasks;
+    std::uint64_t number = 0;
+    Memory stage;     // payloads, before they are reduced or after they were encoded
+    Memory verdicts;  // one word per task, in device memory
+    Memory faults;    // likewise, where the host can read them
+    cudaEvent_t copied = nullptr, computed = nullptr, done = nullptr;
+  };
+  struct LastOut {
+    std::uint64_t number = 0;
+    cudaEvent_t done = nullptr;
+  };
+
+  void submit_batches();
+  [[nodiscard]] bool can_take() const;  // under the lock, like the next
+  void give_up(std::unique_lock<std::mutex>& lock, const Error& error);
+  std::optional<Error> carry_out(Slot& slot);
+  std::optional<Error> make_room(Slot& slot, std::size_t bytes);
+  int reduce(Slot& slot, Copies& results);
+  int encode(Slot& slot, Copies& results);
+  int wait_for_results_of(const Slot& slot);
+  void wait_for_batches();
+  void publish(const Slot& slot);
   void wake();
-  static void call_wake(void* device) { static_cast<CudaDevice*>(device)->wake(); }
 
   float* const gradient_;
-  DeviceConfig config_;
+  const DeviceConfig config_;
   std::mutex wake_mutex_;  // held while the owner is being woken
   std::function<void()> wake_;
   int device_ = 0;
-  std::vector<Lane> lanes_;
   std::vector<Memory> pinned_;
-  std::vector<Memory> outgrown_;  // stages that were too small, and may still be in use
-  cudaStream_t notices_ = nullptr;
+
+  // Of the thread that submits, once it runs.
+  std::vector<cudaStream_t> in_;
+  cudaStream_t compute_ = nullptr, out_ = nullptr;
+  std::vector<Memory> outgrown_;  // stages that were too small: to free them would wait for the device
+  std::uint64_t last_number_ = 0;
+  LastOut last_out_[kLanes];  // the last batch that copies results of this lane to the host
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<cudaEvent_t> pending_;
-  std::vector<cudaEvent_t> free_events_;
+  std::condition_variable work_;     // for the thread that submits
+  std::condition_variable changed_;  // for everyone else
+  OrderQueue queue_;
+  std::deque<Slot> slots_;
+  std::vector<Slot*> free_;
+  std::deque<Slot*> under_way_;
+  std::uint64_t completed_ = 0;
   std::optional<Error> failure_;
-  bool waiting_ = false;
+  bool submitting_ = false;
+  bool closed_ = false;
   bool ending_ = false;
+  std::thread submitter_;
   std::thread waiter_;
 };
 
 Status CudaDevice::start() {
   cudaEvent_t gradient_ready = nullptr;
   int code = cudaGetDevice(&device_);
-  if (code == cudaSuccess) code = cudaEventCreateWithFlags(&gradient_ready, cudaEventDisableTiming);
-  if (code == cudaSuccess) code = cudaEventRecord(gradient_ready, config_.after);
-  if (code == cudaSuccess) code = cudaStreamCreateWithFlags(&notices_, cudaStreamNonBlocking);
-  lanes_.resize(std::clamp<std::size_t>(config_.lanes, 1, 64));
-  for (Lane& lane : lanes_) {
-    if (code != cudaSuccess) break;
-    code = cudaStreamCreateWithFlags(&lane.stream, cudaStreamNonBlocking);
-    if (code == cudaSuccess) code = cudaStreamWaitEvent(lane.stream, gradient_ready);
-    auto scratch = Memory::allocate(Place::device, sizeof(Scratch));
-    if (!scratch) return scratch.error();
-    lane.scratch = std::move(*scratch);
-    if (code == cudaSuccess) code = cudaMemsetAsync(lane.scratch.data(), 0, sizeof(Scratch), lane.stream);
-    if (auto room = make_room(lane, config_.largest_payload); !room) return room;
+  const auto then = [&code](auto call) {
+    if (code == cudaSuccess) code = call();
+  };
+  const auto make_event = [&](cudaEvent_t* event, unsigned flags) {
+    then([=] { return cudaEventCreateWithFlags(event, cudaEventDisableTiming | flags); });
+  };
+  const auto make_stream = [&](cudaStream_t* stream) {
+    then([=] { return cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking); });
+  };
+  make_event(&gradient_ready, 0);
+  then([&] { return cudaEventRecord(gradient_ready, config_.after); });
+  in_.resize(std::clamp<std::size_t>(config_.copy_streams, 1, 4));
+  for (cudaStream_t& stream : in_) make_stream(&stream);
+  make_stream(&compute_);
+  make_stream(&out_);
+  then([&] { return cudaStreamWaitEvent(compute_, gradient_ready); });
+  for (std::size_t i = 0; i < std::clamp<std::size_t>(config_.batches, 1, 64) && code == cudaSuccess; ++i) {
+    Slot& slot = slots_.emplace_back();
+    if (auto error = make_room(slot, std::max(config_.batch_bytes, config_.largest_payload))) return *error;
+    auto verdicts = Memory::allocate(Place::device, kMostTasks * sizeof(unsigned long long));
+    if (!verdicts) return verdicts.error();
+    slot.verdicts = std::move(*verdicts);
+    auto faults = Memory::allocate(Place::pinned, kMostTasks * sizeof(std::uint32_t));
+    if (!faults) return faults.error();
+    slot.faults = std::move(*faults);
+    then([&] { return cudaMemsetAsync(slot.verdicts.data(), 0, slot.verdicts.size(), compute_); });
+    make_event(&slot.copied, 0);
+    make_event(&slot.computed, 0);
+    make_event(&slot.done, cudaEventBlockingSync);
+    free_.push_back(&slot);
   }
   if (gradient_ready != nullptr) cudaEventDestroy(gradient_ready);
-  if (code != cudaSuccess) return error_of(code, "making streams");
-  int multiprocessors = 1;
-  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device_);
-  config_.blocks_per_order = std::clamp(config_.blocks_per_order, 1U, static_cast<unsigned>(multiprocessors));
-  if (config_.notice == Notice::waiter) waiter_ = std::thread([this] { wait_for_events(); });
+  if (code != cudaSuccess) return status_of(code, "making streams");
+  submitter_ = std::thread([this] { submit_batches(); });
+  waiter_ = std::thread([this] { wait_for_batches(); });
   return Done{};
 }
 
 // Whoever destroys it has drained it.
 CudaDevice::~CudaDevice() {
-  if (waiter_.joinable()) {
-    {
-      const std::lock_guard lock(mutex_);
-      ending_ = true;
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+  }
+  work_.notify_all();
+  changed_.notify_all();
+  if (submitter_.joinable()) submitter_.join();
+  if (waiter_.joinable()) waiter_.join();
+  for (const Slot& slot : slots_) {
+    for (cudaEvent_t event : {slot.copied, slot.computed, slot.done}) {
+      if (event != nullptr) cudaEventDestroy(event);
     }
-    changed_.notify_all();
-    waiter_.join();
   }
-  for (Lane& lane : lanes_) {
-    if (lane.stream != nullptr) cudaStreamDestroy(lane.stream);
+  in_.insert(in_.end(), {compute_, out_});
+  for (cudaStream_t stream : in_) {
+    if (stream != nullptr) cudaStreamDestroy(stream);
   }
-  if (notices_ != nullptr) cudaStreamDestroy(notices_);
-  for (cudaEvent_t event : free_events_) cudaEventDestroy(event);
 }
 
 Result<std::span<std::byte>> CudaDevice::allocate_pinned(std::size_t bytes) {
@@ -195,97 +300,165 @@ Result<std::span<std::byte>> CudaDevice::allocate_pinned(std::size_t bytes) {
   return std::span(pinned_.back().data(), bytes);
 }
 
-// Stages grow to the largest payload so far. The old one is kept, as freeing it would wait for the device.
-Status CudaDevice::make_room(Lane& lane, std::size_t bytes) {
-  if (lane.stage.size() >= bytes) return Done{};
-  auto stage = Memory::allocate(Place::device, (bytes + 4095) / 4096 * 4096);
-  if (!stage) return stage.error();
-  outgrown_.push_back(std::exchange(lane.stage, std::move(*stage)));
+Status CudaDevice::submit(const Task& task) {
+  bool call = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (failure_) return *failure_;
+    queue_.push(task);
+    call = can_take();
+  }
+  if (call) work_.notify_one();
   return Done{};
 }
 
-Status CudaDevice::submit(const Task& task) {
-  if (auto failed = failure()) return *failed;
+// While the device has enough to do, orders are left to become a full batch.
+bool CudaDevice::can_take() const {
+  if (closed_ || failure_ || queue_.empty() || free_.empty()) return false;
+  return under_way_.size() < 2 || queue_.has_a_full_batch();
+}
+
+void CudaDevice::submit_batches() {
   cudaSetDevice(device_);
-  Lane& lane = lanes_[task.lane];
-  if (auto room = make_room(lane, encoded_bytes(task.order.codec, task.order.count)); !room) return room;
-  int code = carry_out(lane, task);
-  if (code == cudaSuccess) code = announce(lane);
-  return status_of(code, "taking an order");
+  std::unique_lock lock(mutex_);
+  while (true) {
+    work_.wait(lock, [&] { return ending_ || can_take(); });
+    if (ending_) return;
+    Slot& slot = *free_.back();
+    free_.pop_back();
+    slot.tasks = queue_.take();
+    submitting_ = true;
+    lock.unlock();
+    const std::optional<Error> error = carry_out(slot);
+    lock.lock();
+    if (error) {
+      give_up(lock, *error);
+      return;
+    }
+    under_way_.push_back(&slot);
+    submitting_ = false;
+    changed_.notify_all();
+  }
 }
 
-int CudaDevice::carry_out(Lane& lane, const Task& task) {
-  const ChunkOrder& order = task.order;
-  if (order.count == 0)
-    return launch_publish({.scratch = lane.scratch.as<Scratch>(), .status = task.status}, lane.stream);
-  if (order.kind == Kind::accumulate || order.kind == Kind::write) return reduce(lane, task);
-  ReduceTask publish{.scratch = lane.scratch.as<Scratch>(), .status = task.status};
-  int code = cudaSuccess;
-  if (order.kind == Kind::load) {
-    code = cudaMemcpyAsync(task.mirror, gradient_ + order.begin, order.count * sizeof(float), cudaMemcpyDefault,
-                           lane.stream);
-  } else {
-    code = encode(lane, task);
-  }
-  return code != cudaSuccess ? code : launch_publish(publish, lane.stream);
+// Not before everything that the device was given has ended: nothing completes after a failure.
+void CudaDevice::give_up(std::unique_lock<std::mutex>& lock, const Error& error) {
+  lock.unlock();
+  for (cudaStream_t stream : in_) cudaStreamSynchronize(stream);
+  for (cudaStream_t stream : {compute_, out_}) cudaStreamSynchronize(stream);
+  forget_error();
+  lock.lock();
+  changed_.wait(lock, [&] { return under_way_.empty(); });
+  if (!failure_) failure_ = error;
+  submitting_ = false;
+  changed_.notify_all();
+  lock.unlock();
+  wake();
+  lock.lock();
 }
 
-int CudaDevice::reduce(Lane& lane, const Task& task) {
-  const ChunkOrder& order = task.order;
-  const bool replace = order.kind == Kind::write;
-  ReduceTask work{.in = order.in.data(),
-                  .stage = lane.stage.data(),
-                  .values = gradient_ + order.begin,
-                  .mirror = task.mirror,
-                  .count = order.count,
-                  .own_scale = order.own_scale,
-                  .weight = order.weight,
-                  .inverse_total = order.inverse_total,
-                  .limit = order.limit,
-                  .scratch = lane.scratch.as<Scratch>(),
-                  .status = task.status};
-  if (config_.design == Design::direct && pinned_ranges().holds(order.in.data(), order.in.size())) {
-    return launch_order(order.codec, replace, work, config_.blocks_per_order, lane.stream);
-  }
-  int code = cudaMemcpyAsync(lane.stage.data(), order.in.data(), order.in.size(), cudaMemcpyDefault, lane.stream);
-  work.in = lane.stage.data();
-  work.stage = nullptr;
-  if (code != cudaSuccess) return code;
-  if (config_.design != Design::staged) {
-    return launch_order(order.codec, replace, work, config_.blocks_per_order, lane.stream);
-  }
-  work.mirror = nullptr;
-  if (code = launch_check(order.codec, work, lane.stream); code != cudaSuccess) return code;
-  if (code = launch_apply(order.codec, replace, work, lane.stream); code != cudaSuccess) return code;
-  if (task.mirror != nullptr) {
-    code = cudaMemcpyAsync(task.mirror, work.values, order.count * sizeof(float), cudaMemcpyDefault, lane.stream);
-  }
-  return code != cudaSuccess ? code : launch_publish(work, lane.stream);
+std::optional<Error> CudaDevice::make_room(Slot& slot, std::size_t bytes) {
+  if (slot.stage.size() >= bytes) return std::nullopt;
+  auto stage = Memory::allocate(Place::device, (bytes + 4095) / 4096 * 4096);
+  if (!stage) return stage.error();
+  outgrown_.push_back(std::exchange(slot.stage, std::move(*stage)));
+  return std::nullopt;
 }
 
-int CudaDevice::encode(Lane& lane, const Task& task) {
-  const ChunkOrder& order = task.order;
-  const bool keeps = order.kind == Kind::finalise;
-  const bool straight = config_.design != Design::staged;
-  float* const values = gradient_ + order.begin;
-  EncodeTask work{.values = values,
-                  .decoded = keeps ? values : nullptr,
-                  .mirror = keeps && straight ? task.mirror : nullptr,
-                  .out = lane.stage.data(),
-                  .count = order.count,
-                  .scaled = keeps && order.inverse_total != 1,
-                  .factor = order.inverse_total};
-  const bool to_pinned = straight && pinned_ranges().holds(order.out.data(), order.out.size());
-  if (to_pinned) work.out = order.out.data();
-  if (order.out.empty()) work.out = nullptr;
-  int code = launch_encode(order.codec, work, lane.stream);
-  if (code == cudaSuccess && !to_pinned && !order.out.empty()) {
-    code = cudaMemcpyAsync(order.out.data(), lane.stage.data(), order.out.size(), cudaMemcpyDefault, lane.stream);
+std::optional<Error> CudaDevice::carry_out(Slot& slot) {
+  slot.number = ++last_number_;
+  const Kind kind = slot.tasks.front().order.kind;
+  std::size_t bytes = 0;
+  for (const Task& task : slot.tasks) bytes += stage_bytes(moved_bytes(task.order));
+  if (auto error = kind == Kind::load ? std::nullopt : make_room(slot, bytes)) return error;
+  Copies results;
+  int code = wait_for_results_of(slot);
+  if (code == cudaSuccess) {
+    if (kind == Kind::load) {
+      for (const Task& task : slot.tasks) {
+        const ChunkOrder& order = task.order;
+        results.add(task.mirror, gradient_ + order.begin, order.count * sizeof(float), task.mirror);
+      }
+    } else {
+      code = kind == Kind::encode || kind == Kind::finalise ? encode(slot, results) : reduce(slot, results);
+    }
   }
-  if (code == cudaSuccess && keeps && !straight && task.mirror != nullptr) {
-    code = cudaMemcpyAsync(task.mirror, values, order.count * sizeof(float), cudaMemcpyDefault, lane.stream);
+  if (code == cudaSuccess && !results.empty()) {
+    code = cudaEventRecord(slot.computed, compute_);
+    if (code == cudaSuccess) code = cudaStreamWaitEvent(out_, slot.computed);
+    if (code == cudaSuccess) code = results.run(out_);
+    for (const Task& task : slot.tasks) last_out_[task.lane] = {slot.number, slot.done};
   }
-  return code;
+  if (code == cudaSuccess) code = cudaEventRecord(slot.done, results.empty() ? compute_ : out_);
+  if (code == cudaSuccess) return std::nullopt;
+  forget_error();
+  return error_of(code, "carrying out an order");
+}
+
+// No value may change while the results of an earlier batch are still copied from there.
+int CudaDevice::wait_for_results_of(const Slot& slot) {
+  LastOut last;
+  for (const Task& task : slot.tasks) {
+    if (last_out_[task.lane].number > last.number) last = last_out_[task.lane];
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    if (last.number <= completed_) return cudaSuccess;
+  }
+  return cudaStreamWaitEvent(compute_, last.done);
+}
+
+int CudaDevice::reduce(Slot& slot, Copies& results) {
+  Copies payloads;
+  Batch<ReduceTask> batch;
+  std::byte* stage = slot.stage.data();
+  for (const Task& task : slot.tasks) {
+    const ChunkOrder& order = task.order;
+    float* const values = gradient_ + order.begin;
+    payloads.add(stage, order.in.data(), order.in.size(), order.in.data());
+    batch.task[batch.count] = {.in = stage,
+                               .values = values,
+                               .count = order.count,
+                               .own_scale = order.own_scale,
+                               .weight = order.weight,
+                               .inverse_total = order.inverse_total,
+                               .limit = order.limit,
+                               .replace = order.kind == Kind::write,
+                               .verdict = slot.verdicts.as<unsigned long long>() + batch.count,
+                               .ticket = slot.number * kTicketStep,
+                               .fault = slot.faults.as<std::uint32_t>() + batch.count};
+    batch.count += 1;
+    stage += stage_bytes(order.in.size());
+    if (task.mirror != nullptr) results.add(task.mirror, values, order.count * sizeof(float), task.mirror);
+  }
+  cudaStream_t in = in_[slot.number % in_.size()];
+  int code = payloads.run(in);
+  if (code == cudaSuccess) code = cudaEventRecord(slot.copied, in);
+  if (code == cudaSuccess) code = cudaStreamWaitEvent(compute_, slot.copied);
+  return code != cudaSuccess ? code : launch_reduce(slot.tasks.front().order.codec, batch, compute_);
+}
+
+int CudaDevice::encode(Slot& slot, Copies& results) {
+  Batch<EncodeTask> batch;
+  std::byte* stage = slot.stage.data();
+  for (const Task& task : slot.tasks) {
+    const ChunkOrder& order = task.order;
+    const bool keeps = order.kind == Kind::finalise;
+    float* const values = gradient_ + order.begin;
+    batch.task[batch.count++] = {.values = values,
+                                 .decoded = keeps ? values : nullptr,
+                                 .out = order.out.empty() ? nullptr : stage,
+                                 .count = order.count,
+                                 .scaled = keeps && order.inverse_total != 1,
+                                 .factor = order.inverse_total};
+    results.add(order.out.data(), stage, order.out.size(), order.out.data());
+    stage += stage_bytes(moved_bytes(order));
+  }
+  for (const Task& task : slot.tasks) {
+    if (task.order.kind != Kind::finalise || task.mirror == nullptr) continue;
+    results.add(task.mirror, gradient_ + task.order.begin, task.order.count * sizeof(float), task.mirror);
+  }
+  return launch_encode(slot.tasks.front().order.codec, batch, compute_);
 }
 
 // Not while it is being called: the owner may be gone when this returns.
@@ -299,55 +472,32 @@ void CudaDevice::wake() {
   if (wake_) wake_();
 }
 
-// A host function holds up its stream, so it goes to a stream of its own that waits for the order.
-int CudaDevice::announce(Lane& lane) {
-  cudaEvent_t event = nullptr;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!free_events_.empty()) {
-      event = free_events_.back();
-      free_events_.pop_back();
-    }
+void CudaDevice::publish(const Slot& slot) {
+  for (std::size_t i = 0; i < slot.tasks.size(); ++i) {
+    const Task& task = slot.tasks[i];
+    const bool reads = task.order.kind == Kind::accumulate || task.order.kind == Kind::write;
+    const NumberFault fault = reads ? fault_of(slot.faults.as<std::uint32_t>()[i]) : NumberFault::none;
+    std::atomic_ref<std::uint32_t>(*task.status)
+        .store(kTaskDone | static_cast<std::uint32_t>(fault), std::memory_order_release);
   }
-  int code = cudaSuccess;
-  if (event == nullptr) code = cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync);
-  if (code == cudaSuccess) code = cudaEventRecord(event, lane.stream);
-  if (code == cudaSuccess && config_.notice == Notice::host_function) {
-    code = cudaStreamWaitEvent(notices_, event);
-    if (code == cudaSuccess) code = cudaLaunchHostFunc(notices_, call_wake, this);
-  }
-  {
-    const std::lock_guard lock(mutex_);
-    if (config_.notice == Notice::host_function || code != cudaSuccess) {
-      if (event != nullptr) free_events_.push_back(event);
-      return code;
-    }
-    pending_.push_back(event);
-  }
-  changed_.notify_all();
-  return code;
 }
 
-void CudaDevice::fail(int code, const char* doing) {
-  const std::lock_guard lock(mutex_);
-  if (!failure_) failure_ = error_of(code, doing);
-}
-
-void CudaDevice::wait_for_events() {
+void CudaDevice::wait_for_batches() {
   cudaSetDevice(device_);
   std::unique_lock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [&] { return ending_ || !pending_.empty(); });
-    if (pending_.empty()) return;
-    cudaEvent_t event = pending_.front();
-    pending_.pop_front();
-    waiting_ = true;
+    changed_.wait(lock, [&] { return ending_ || !under_way_.empty(); });
+    if (under_way_.empty()) return;
+    Slot& slot = *under_way_.front();
     lock.unlock();
-    const int code = cudaEventSynchronize(event);
-    if (code != cudaSuccess) fail(code, "carrying out an order");
+    const int code = cudaEventSynchronize(slot.done);
     lock.lock();
-    free_events_.push_back(event);
-    waiting_ = false;
+    if (code != cudaSuccess && !failure_) failure_ = error_of(code, "carrying out an order");
+    if (!failure_) publish(slot);
+    completed_ = slot.number;
+    under_way_.pop_front();
+    free_.push_back(&slot);
+    work_.notify_one();
     changed_.notify_all();
     lock.unlock();
     wake();
@@ -356,51 +506,24 @@ void CudaDevice::wait_for_events() {
 }
 
 std::optional<Error> CudaDevice::failure() const {
-  {
-    const std::lock_guard lock(mutex_);
-    if (failure_) return failure_;
-  }
-  if (config_.notice == Notice::waiter) return std::nullopt;
-  const cudaError_t code = cudaStreamQuery(notices_);
-  if (code == cudaSuccess || code == cudaErrorNotReady) return std::nullopt;
-  return error_of(code, "carrying out an order");
+  const std::lock_guard lock(mutex_);
+  return failure_;
 }
 
-// CUDA has no wait with a limit, so that the streams are asked again and again: this is the end of a device, or nearly.
+// What the driver was not given yet it never will be.
 bool CudaDevice::drain(Duration limit) {
-  const auto give_up = std::chrono::steady_clock::now() + limit;
-  const auto ended = [&](Stream stream) {
-    while (stream != nullptr) {
-      const cudaError_t code = cudaStreamQuery(stream);
-      if (code == cudaSuccess) break;
-      if (code != cudaErrorNotReady) {
-        fail(code, "carrying out an order");
-        break;
-      }
-      if (std::chrono::steady_clock::now() >= give_up) return false;
-      std::this_thread::sleep_for(std::chrono::microseconds(100));
-    }
-    return true;
-  };
-  for (Lane& lane : lanes_) {
-    if (!ended(lane.stream)) return false;
-  }
-  if (!ended(notices_)) return false;
   std::unique_lock lock(mutex_);
-  return changed_.wait_until(lock, give_up, [&] { return !waiter_.joinable() || (pending_.empty() && !waiting_); });
+  closed_ = true;
+  queue_.clear();
+  return changed_.wait_for(lock, limit, [&] { return !submitting_ && under_way_.empty(); });
 }
 
 std::string CudaDevice::state() const {
-  std::string text;
-  for (std::size_t i = 0; i < lanes_.size(); ++i) {
-    const cudaError_t code = cudaStreamQuery(lanes_[i].stream);
-    text += (i == 0 ? "streams: " : ", ") + std::string(code == cudaSuccess         ? "idle"
-                                                        : code == cudaErrorNotReady ? "busy"
-                                                                                    : error_text(code));
-  }
   const std::lock_guard lock(mutex_);
-  return text + "; " + std::to_string(pending_.size()) + " events wait, the waiter is " +
-         (waiter_.joinable() ? waiting_ ? "in the driver" : "idle" : "not there");
+  std::size_t orders = 0;
+  for (const Slot* slot : under_way_) orders += slot->tasks.size();
+  return std::to_string(orders) + " orders in " + std::to_string(under_way_.size()) + " batches are with the driver, " +
+         (submitting_ ? "one more batch is being given to it, " : "") + std::to_string(queue_.size()) + " orders wait";
 }
 
 }  // namespace
@@ -475,8 +598,11 @@ Result<Stream> make_stream() {
 }
 void destroy_stream(Stream stream) { cudaStreamDestroy(stream); }
 Status wait_for(Stream stream) { return status_of(cudaStreamSynchronize(stream), "working"); }
+// cudaMemcpy alone returns when pageable memory has been read, which may be before everything is in the device's
+// memory; streams that do not wait for the default stream would find the rest of it missing.
 Status copy(void* to, const void* from, std::size_t bytes) {
-  return status_of(cudaMemcpy(to, from, bytes, cudaMemcpyDefault), "copying");
+  const int code = cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, nullptr);
+  return status_of(code != cudaSuccess ? code : cudaStreamSynchronize(nullptr), "copying");
 }
 Status copy_later(void* to, const void* from, std::size_t bytes, Stream stream) {
   return status_of(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream), "copying");

@@ -1,10 +1,9 @@
 // The operations of kernels/ops.h on the device. Bit for bit what the scalar reference does: the compiler may not fuse
 // a multiplication with an addition (-fmad=false), divisions are true ones, and rounding is spelt out.
 //
-// All are bound by memory: 16-byte accesses where every pointer allows it (Access::vector), several independent loads
+// All are bound by memory: 16-byte accesses where every pointer allows it, several independent loads
 // in flight per thread, one pass over what is large. Element i of one span meets element i of the others, so where one
-// pointer is misaligned all go element by element (Access::any), with whole elements loaded where they are aligned.
-#include <cooperative_groups.h>
+// pointer is misaligned all go element by element, with whole elements loaded where they are aligned.
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
@@ -84,6 +83,7 @@ struct Four {
 __device__ Four four(float4 v) { return {{v.x, v.y, v.z, v.w}}; }
 __device__ float4 packed(const Four& v) { return make_float4(v.value[0], v.value[1], v.value[2], v.value[3]); }
 
+__device__ bool in_fours(const float* values) { return reinterpret_cast<std::uintptr_t>(values) % 16 == 0; }
 __device__ Four load_group(const float* values, std::size_t group) {
   return four(reinterpret_cast<const float4*>(values)[group]);
 }
@@ -113,11 +113,16 @@ struct Payload {
     }
   }
 
-  // Elements 4 * group and on, all of which are there. `again`: they will be read once more, so they should stay in the
-  // cache.
-  template <bool again = false>
+  [[nodiscard]] __device__ bool can_vectorise() const {
+    constexpr unsigned kBytes = codec == Codec::fp32 ? 16 : codec == Codec::int8 ? 4 : 8;
+    return reinterpret_cast<std::uintptr_t>(bytes) % kBytes == 0;
+  }
+
+  // Elements 4 * group and on, all of which are there. `past_l1`: from where copies and earlier kernels have put them,
+  // whatever this multiprocessor has read there before.
+  template <bool past_l1>
   __device__ Four vector(std::size_t group) const {
-    const auto load = [](const auto* from) { return again ? *from : __ldcs(from); };
+    const auto load = [](const auto* from) { return past_l1 ? __ldcg(from) : *from; };
     if constexpr (codec == Codec::fp32) return four(load(reinterpret_cast<const float4*>(bytes) + group));
     if constexpr (codec == Codec::bf16 || codec == Codec::fp16) {
       const uint2 raw = load(reinterpret_cast<const uint2*>(bytes) + group);
@@ -128,7 +133,7 @@ struct Payload {
     }
     if constexpr (codec == Codec::int8) {
       const std::uint32_t raw = load(reinterpret_cast<const std::uint32_t*>(quanta()) + group);
-      const float by = reinterpret_cast<const float*>(bytes)[group / (kInt8Block / kGroup)];
+      const float by = load(reinterpret_cast<const float*>(bytes) + group / (kInt8Block / kGroup));
       Four result;
       for (unsigned i = 0; i < kGroup; ++i) {
         result.value[i] = __fmul_rn(static_cast<float>(static_cast<signed char>(raw >> (8 * i))), by);
@@ -188,16 +193,17 @@ __device__ void for_all(std::size_t count, Body body) {
   }
 }
 
-template <Codec codec, bool vector>
+template <Codec codec>
 __device__ void check(const ReduceTask& task) {
   const Payload<codec> payload{task.in, task.count};
+  const bool vector = payload.can_vectorise();
   std::uint32_t worst = 0;
   if constexpr (codec == Codec::int8) {
     const std::size_t blocks = int8_blocks(task.count);
     const std::size_t stride = thread_count() / 32;
     const unsigned lane = threadIdx.x % 32;
     std::size_t block = thread_index() / 32;
-    if constexpr (vector) {
+    if (vector) {
       // Whole blocks, several per warp with their loads in flight together.
       const std::size_t whole = task.count / kInt8Block;
       for (; block + (kUnroll - 1) * stride < whole; block += kUnroll * stride) {
@@ -229,106 +235,65 @@ __device__ void check(const ReduceTask& task) {
       worst = max(worst, fault_of_block(payload.scale(block), warp_largest(largest), task.limit));
     }
   } else {
-    std::size_t done = 0;
-    if constexpr (vector) {
-      const std::size_t groups = task.count / kGroup;
-      done = groups * kGroup;
-      for_all(groups, [&]<unsigned unroll>(std::size_t first) {
-        Four x[unroll];
+    const std::size_t groups = vector ? task.count / kGroup : 0;
+    for_all(groups, [&]<unsigned unroll>(std::size_t first) {
+      Four x[unroll];
 #pragma unroll
-        for (unsigned u = 0; u < unroll; ++u) x[u] = payload.template vector<true>(first + u * kThreads);
+      for (unsigned u = 0; u < unroll; ++u) x[u] = payload.template vector<false>(first + u * kThreads);
 #pragma unroll
-        for (unsigned u = 0; u < unroll; ++u) {
-          for (const float value : x[u].value) worst = max(worst, fault_of_value(value, task.limit));
-        }
-      });
-    }
-    for (std::size_t i = done + thread_index(); i < task.count; i += thread_count()) {
+      for (unsigned u = 0; u < unroll; ++u) {
+        for (const float value : x[u].value) worst = max(worst, fault_of_value(value, task.limit));
+      }
+    });
+    for (std::size_t i = groups * kGroup + thread_index(); i < task.count; i += thread_count()) {
       worst = max(worst, fault_of_value(payload.one(i), task.limit));
     }
   }
-  if (worst != 0) atomicMax(&task.scratch->fault, worst);
+  if (worst != 0) atomicMax(task.verdict, task.ticket + worst);
 }
 
-template <bool replace>
 __device__ float reduced(const ReduceTask& task, float own, float other) {
-  if (replace) return other;
+  if (task.replace) return other;
   const float sum = __fadd_rn(__fmul_rn(task.own_scale, own), __fmul_rn(task.weight, other));
   return __fmul_rn(sum, task.inverse_total);
 }
 
-// `refused()` says whether the payload was found bad; it is asked when all loads are under way.
-template <Codec codec, bool vector, bool replace, typename Refused>
+// `refused()` says whether the payload was found bad; it is asked when the loads of whole groups are under way.
+template <Codec codec, typename Refused>
 __device__ void apply(const ReduceTask& task, Refused refused) {
   const Payload<codec> payload{task.in, task.count};
-  std::size_t done = 0;
-  if constexpr (vector) {
-    const std::size_t groups = task.count / kGroup;
-    done = groups * kGroup;
-    for_all(groups, [&]<unsigned unroll>(std::size_t first) {
-      Four own[unroll], other[unroll];
+  const std::size_t groups = in_fours(task.values) && payload.can_vectorise() ? task.count / kGroup : 0;
+  for_all(groups, [&]<unsigned unroll>(std::size_t first) {
+    Four own[unroll], other[unroll];
 #pragma unroll
-      for (unsigned u = 0; u < unroll; ++u) {
-        if (!replace || task.mirror != nullptr) own[u] = load_group(task.values, first + u * kThreads);
-        other[u] = payload.vector(first + u * kThreads);
-      }
-      const bool unchanged = refused();
-#pragma unroll
-      for (unsigned u = 0; u < unroll; ++u) {
-        Four result = own[u];
-        if (!unchanged) {
-#pragma unroll
-          for (unsigned i = 0; i < kGroup; ++i) {
-            result.value[i] = reduced<replace>(task, own[u].value[i], other[u].value[i]);
-          }
-          store_group(task.values, first + u * kThreads, result);
-        }
-        if (task.mirror != nullptr) store_group(task.mirror, first + u * kThreads, result);
-      }
-    });
-  }
-  for (std::size_t i = done + thread_index(); i < task.count; i += thread_count()) {
-    const bool unchanged = refused();
-    float result = task.values[i];
-    if (!unchanged) {
-      result = reduced<replace>(task, result, payload.one(i));
-      task.values[i] = result;
+    for (unsigned u = 0; u < unroll; ++u) {
+      if (!task.replace) own[u] = four(__ldcg(reinterpret_cast<const float4*>(task.values) + first + u * kThreads));
+      other[u] = payload.template vector<true>(first + u * kThreads);
     }
-    if (task.mirror != nullptr) task.mirror[i] = result;
-  }
-}
-
-// Brings the payload into device memory, whole lines at a time.
-__device__ void stage(const ReduceTask& task, std::size_t bytes) {
-  const auto address = reinterpret_cast<std::uintptr_t>(task.in) | reinterpret_cast<std::uintptr_t>(task.stage);
-  std::size_t done = 0;
-  if (address % sizeof(uint4) == 0) {
-    const auto* const from = reinterpret_cast<const uint4*>(task.in);
-    auto* const to = reinterpret_cast<uint4*>(task.stage);
-    for_all(bytes / sizeof(uint4), [&]<unsigned unroll>(std::size_t first) {
-      uint4 line[unroll];
+    if (refused()) return;
 #pragma unroll
-      for (unsigned u = 0; u < unroll; ++u) line[u] = from[first + u * kThreads];
+    for (unsigned u = 0; u < unroll; ++u) {
+      Four result;
 #pragma unroll
-      for (unsigned u = 0; u < unroll; ++u) to[first + u * kThreads] = line[u];
-    });
-    done = bytes / sizeof(uint4) * sizeof(uint4);
-  }
-  for (std::size_t i = done + thread_index(); i < bytes; i += thread_count()) task.stage[i] = task.in[i];
-}
-
-__device__ void publish_word(const ReduceTask& task) {
-  const std::uint32_t fault = task.scratch->fault;
-  task.scratch->fault = 0;
-  task.scratch->arrived = 0;
-  if (task.status != nullptr) {
-    __threadfence_system();
-    *reinterpret_cast<volatile std::uint32_t*>(task.status) = kFinished | static_cast<std::uint32_t>(fault_of(fault));
+      for (unsigned i = 0; i < kGroup; ++i) result.value[i] = reduced(task, own[u].value[i], other[u].value[i]);
+      store_group(task.values, first + u * kThreads, result);
+    }
+  });
+  if (refused()) return;
+  for (std::size_t i = groups * kGroup + thread_index(); i < task.count; i += thread_count()) {
+    task.values[i] = reduced(task, task.replace ? 0 : task.values[i], payload.one(i));
   }
 }
 
-// A launch may begin before the one ahead of it in its stream has ended, where both agree: the later one loads while
-// the earlier one looks at the payload, and waits for its verdict before it writes. Without it, nothing happens here.
+// The kernel that applies begins while the one that checks still runs, so that its loads are under way when the verdict
+// is there. Why that is right:
+// - launch_reduce is the only place that launches it so, and it has just launched the check of the same batch.
+// - The check itself begins as every kernel does, when all that is ahead of it in its stream has ended: the copy that
+//   brought the payloads, and whatever changed the values before. What lets the next one begin comes later still.
+// - The check writes nothing but verdicts. These are read, and values written, behind the wait for its end.
+// - Loads ahead of the wait go past the L1 cache, which could hold what was there before.
+// - Every block waits before it ends, so that what is behind both in the stream has both behind it.
+// On GPUs that cannot do this, the two run one after the other.
 __device__ void let_the_next_begin() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
@@ -340,43 +305,25 @@ __device__ void wait_for_the_one_ahead() {
 #endif
 }
 
-template <Codec codec, bool vector>
-__global__ void __launch_bounds__(kThreads) check_kernel(ReduceTask task) {
+// One row of blocks per task.
+template <Codec codec>
+__global__ void __launch_bounds__(kThreads) check_kernel(const __grid_constant__ Batch<ReduceTask> batch) {
   let_the_next_begin();
-  check<codec, vector>(task);
+  const ReduceTask& task = batch.task[blockIdx.y];
+  if (task.verdict != nullptr) check<codec>(task);
 }
 
-template <Codec codec, bool vector, bool replace>
-__global__ void __launch_bounds__(kThreads) apply_kernel(ReduceTask task) {
-  apply<codec, vector, replace>(task, [&] {
-    if (task.scratch == nullptr) return false;
+template <Codec codec>
+__global__ void __launch_bounds__(kThreads) apply_kernel(const __grid_constant__ Batch<ReduceTask> batch) {
+  const ReduceTask& task = batch.task[blockIdx.y];
+  const auto fault = [&]() -> std::uint32_t {
     wait_for_the_one_ahead();
-    return *reinterpret_cast<volatile std::uint32_t*>(&task.scratch->fault) != 0;
-  });
-  wait_for_the_one_ahead();  // those that found nothing to do, too: what follows relies on both having ended
-}
-
-__global__ void publish_kernel(ReduceTask task) { publish_word(task); }
-
-// An order in one launch, whose blocks are all resident at once (a cooperative launch).
-template <Codec codec, bool vector, bool replace>
-__global__ void __launch_bounds__(kThreads) order_kernel(ReduceTask task) {
-  const auto grid = cooperative_groups::this_grid();
-  if (task.stage != nullptr) {
-    stage(task, encoded_bytes(codec, task.count));
-    task.in = task.stage;
-    grid.sync();
-  }
-  check<codec, vector>(task);
-  grid.sync();
-  const bool refused = *reinterpret_cast<volatile std::uint32_t*>(&task.scratch->fault) != 0;
-  apply<codec, vector, replace>(task, [refused] { return refused; });
-  // The last block to get here tells the host, once everything that the others wrote can be seen there.
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    __threadfence_system();
-    if (atomicAdd(&task.scratch->arrived, 1U) == gridDim.x - 1) publish_word(task);
-  }
+    if (task.verdict == nullptr) return 0;
+    const unsigned long long verdict = *reinterpret_cast<volatile unsigned long long*>(task.verdict);
+    return verdict > task.ticket ? static_cast<std::uint32_t>(verdict - task.ticket) : 0;
+  };
+  apply<codec>(task, [&] { return fault() != 0; });
+  if (blockIdx.x == 0 && threadIdx.x == 0 && task.fault != nullptr) *task.fault = fault();
 }
 
 // ---- encoding
@@ -408,7 +355,6 @@ __device__ float left_over(float value, float decoded) {
 __device__ void keep(const EncodeTask& task, std::size_t i, float value, float decoded) {
   if (task.residual != nullptr) task.residual[i] = left_over(value, decoded);
   if (task.decoded != nullptr) task.decoded[i] = decoded;
-  if (task.mirror != nullptr) task.mirror[i] = decoded;
 }
 __device__ void keep_group(const EncodeTask& task, std::size_t group, const Four& value, const Four& decoded) {
   if (task.residual != nullptr) {
@@ -417,40 +363,40 @@ __device__ void keep_group(const EncodeTask& task, std::size_t group, const Four
     store_group(task.residual, group, rest);
   }
   if (task.decoded != nullptr) store_group(task.decoded, group, decoded);
-  if (task.mirror != nullptr) store_group(task.mirror, group, decoded);
 }
 
-template <Codec codec, bool vector>
+__device__ bool in_fours(const EncodeTask& task) {
+  return in_fours(task.values) && in_fours(task.decoded) && in_fours(task.residual);
+}
+
+template <Codec codec>
 __device__ void encode_elements(const EncodeTask& task) {
-  std::size_t done = 0;
-  if constexpr (vector) {
-    const std::size_t groups = task.count / kGroup;
-    done = groups * kGroup;
-    for_all(groups, [&]<unsigned unroll>(std::size_t first) {
-      Four value[unroll];
+  const bool vector = in_fours(task) && Payload<codec>{task.out, task.count}.can_vectorise();
+  const std::size_t groups = vector ? task.count / kGroup : 0;
+  for_all(groups, [&]<unsigned unroll>(std::size_t first) {
+    Four value[unroll];
 #pragma unroll
-      for (unsigned u = 0; u < unroll; ++u) value[u] = group_to_encode(task, first + u * kThreads);
+    for (unsigned u = 0; u < unroll; ++u) value[u] = group_to_encode(task, first + u * kThreads);
 #pragma unroll
-      for (unsigned u = 0; u < unroll; ++u) {
-        const std::size_t group = first + u * kThreads;
-        Four decoded = value[u];
-        if constexpr (codec == Codec::fp32) {
-          if (task.out != nullptr) store_group(reinterpret_cast<float*>(task.out), group, value[u]);
-        } else {
-          std::uint16_t half[kGroup];
+    for (unsigned u = 0; u < unroll; ++u) {
+      const std::size_t group = first + u * kThreads;
+      Four decoded = value[u];
+      if constexpr (codec == Codec::fp32) {
+        if (task.out != nullptr) store_group(reinterpret_cast<float*>(task.out), group, value[u]);
+      } else {
+        std::uint16_t half[kGroup];
 #pragma unroll
-          for (unsigned i = 0; i < kGroup; ++i) {
-            half[i] = to_half<codec>(value[u].value[i]);
-            decoded.value[i] = from_half<codec>(half[i]);
-          }
-          reinterpret_cast<uint2*>(task.out)[group] =
-              make_uint2(half[0] | std::uint32_t{half[1]} << 16U, half[2] | std::uint32_t{half[3]} << 16U);
+        for (unsigned i = 0; i < kGroup; ++i) {
+          half[i] = to_half<codec>(value[u].value[i]);
+          decoded.value[i] = from_half<codec>(half[i]);
         }
-        keep_group(task, group, value[u], decoded);
+        reinterpret_cast<uint2*>(task.out)[group] =
+            make_uint2(half[0] | std::uint32_t{half[1]} << 16U, half[2] | std::uint32_t{half[3]} << 16U);
       }
-    });
-  }
-  for (std::size_t i = done + thread_index(); i < task.count; i += thread_count()) {
+      keep_group(task, group, value[u], decoded);
+    }
+  });
+  for (std::size_t i = groups * kGroup + thread_index(); i < task.count; i += thread_count()) {
     const float value = to_encode(task, i);
     float decoded = value;
     if constexpr (codec == Codec::fp32) {
@@ -483,8 +429,8 @@ struct BlockScale {
   [[nodiscard]] __device__ float decoded(int quantum) const { return __fmul_rn(static_cast<float>(quantum), scale); }
 };
 
-template <bool vector>
 __device__ void encode_blocks(const EncodeTask& task) {
+  const bool vector = in_fours(task) && Payload<Codec::int8>{task.out, task.count}.can_vectorise();
   const std::size_t blocks = int8_blocks(task.count);
   std::byte* const quanta = task.out + sizeof(float) * blocks;
   const unsigned lane = threadIdx.x % 32;
@@ -535,12 +481,12 @@ __device__ void encode_blocks(const EncodeTask& task) {
   }
 }
 
-template <Codec codec, bool vector>
-__global__ void __launch_bounds__(kThreads) encode_kernel(EncodeTask task) {
+template <Codec codec>
+__global__ void __launch_bounds__(kThreads) encode_kernel(const __grid_constant__ Batch<EncodeTask> batch) {
   if constexpr (codec == Codec::int8) {
-    encode_blocks<vector>(task);
+    encode_blocks(batch.task[blockIdx.y]);
   } else {
-    encode_elements<codec, vector>(task);
+    encode_elements<codec>(batch.task[blockIdx.y]);
   }
 }
 
@@ -567,7 +513,6 @@ __device__ void add_up(double& squares, std::uint32_t& largest, double* shared_s
 
 // The same bits each time: which elements a thread adds up depends on the grid alone, and the last block adds up the
 // blocks' sums in their order.
-template <bool vector>
 __global__ void __launch_bounds__(kThreads)
     norm_kernel(const float* values, std::size_t count, NormResult* partial, Scratch* scratch, NormResult* result) {
   __shared__ double shared_squares[kThreads / 32];
@@ -579,20 +524,17 @@ __global__ void __launch_bounds__(kThreads)
     largest = max(largest, magnitude_bits(value));
     squares = __fma_rn(static_cast<double>(value), static_cast<double>(value), squares);
   };
-  std::size_t done = 0;
-  if (vector) {
-    done = count / kGroup * kGroup;
-    for_all(count / kGroup, [&]<unsigned unroll>(std::size_t first) {
-      Four x[unroll];
+  const std::size_t groups = in_fours(values) ? count / kGroup : 0;
+  for_all(groups, [&]<unsigned unroll>(std::size_t first) {
+    Four x[unroll];
 #pragma unroll
-      for (unsigned u = 0; u < unroll; ++u) x[u] = load_group(values, first + u * kThreads);
+    for (unsigned u = 0; u < unroll; ++u) x[u] = load_group(values, first + u * kThreads);
 #pragma unroll
-      for (unsigned u = 0; u < unroll; ++u) {
-        for (const float value : x[u].value) take(value);
-      }
-    });
-  }
-  for (std::size_t i = done + thread_index(); i < count; i += thread_count()) take(values[i]);
+    for (unsigned u = 0; u < unroll; ++u) {
+      for (const float value : x[u].value) take(value);
+    }
+  });
+  for (std::size_t i = groups * kGroup + thread_index(); i < count; i += thread_count()) take(values[i]);
   add_up(squares, largest, shared_squares, shared_largest);
   if (threadIdx.x == 0) {
     partial[blockIdx.x] = {squares, largest, 0};
@@ -618,39 +560,17 @@ __global__ void __launch_bounds__(kThreads)
 
 // ---- launching
 
-bool aligned(const void* pointer, std::size_t to) { return reinterpret_cast<std::uintptr_t>(pointer) % to == 0; }
-
-bool payload_aligned(Codec codec, const std::byte* bytes) {
-  switch (codec) {
-    case Codec::fp32: return aligned(bytes, 16);
-    case Codec::bf16:
-    case Codec::fp16: return aligned(bytes, 8);
-    case Codec::int8: return aligned(bytes, 4);
-  }
-  return false;
-}
-
-bool can_vectorise(Codec codec, const ReduceTask& task) {
-  return aligned(task.values, 16) && aligned(task.mirror, 16) &&
-         payload_aligned(codec, task.stage != nullptr ? task.stage : task.in);
-}
-bool can_vectorise(Codec codec, const EncodeTask& task) {
-  return aligned(task.values, 16) && aligned(task.decoded, 16) && aligned(task.residual, 16) &&
-         aligned(task.mirror, 16) && payload_aligned(codec, task.out);
-}
-
 unsigned blocks_for(std::size_t count) {
   const std::size_t per_block = std::size_t{kThreads} * kUnroll * kGroup;
   const std::size_t blocks = (count + per_block - 1) / per_block;
   return static_cast<unsigned>(blocks < 1 ? 1 : blocks > (1U << 20U) ? (1U << 20U) : blocks);
 }
 
-unsigned resident_blocks(void (*kernel)(ReduceTask)) {
-  int device = 0, multiprocessors = 1, per_multiprocessor = 1;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_multiprocessor, kernel, kThreads, 0);
-  return static_cast<unsigned>(std::max(1, multiprocessors * per_multiprocessor));
+template <typename Task>
+dim3 grid_for(const Batch<Task>& batch, std::size_t elements_for_one = 1) {
+  std::size_t most = 0;
+  for (unsigned i = 0; i < batch.count; ++i) most = std::max(most, batch.task[i].count);
+  return {blocks_for((most + elements_for_one - 1) / elements_for_one), std::max(1U, batch.count)};
 }
 
 bool can_begin_early() {
@@ -663,86 +583,59 @@ bool can_begin_early() {
   return answer;
 }
 
-// Calls `body` with the codec and the flag as constants.
+// Calls `body` with the codec as a constant.
 template <typename Body>
-auto with_codec(Codec codec, bool vector, Body body) {
-  const auto with_flag = [&]<Codec constant>() {
-    return vector ? body.template operator()<constant, true>() : body.template operator()<constant, false>();
-  };
+int with_codec(Codec codec, Body body) {
   switch (codec) {
-    case Codec::fp32: return with_flag.template operator()<Codec::fp32>();
-    case Codec::bf16: return with_flag.template operator()<Codec::bf16>();
-    case Codec::fp16: return with_flag.template operator()<Codec::fp16>();
+    case Codec::fp32: return body.template operator()<Codec::fp32>();
+    case Codec::bf16: return body.template operator()<Codec::bf16>();
+    case Codec::fp16: return body.template operator()<Codec::fp16>();
     case Codec::int8: break;
   }
-  return with_flag.template operator()<Codec::int8>();
+  return body.template operator()<Codec::int8>();
 }
 
 }  // namespace
 
-int launch_check(Codec codec, const ReduceTask& task, Stream stream) {
+int launch_check(Codec codec, const Batch<ReduceTask>& batch, Stream stream) {
   // A warp looks at kUnroll blocks of int8 at a time, which are more elements than a block of threads takes otherwise.
-  const unsigned blocks = blocks_for(codec == Codec::int8 ? (task.count + 1) / 2 : task.count);
-  with_codec(codec, payload_aligned(codec, task.in), [&]<Codec constant, bool vector>() {
-    check_kernel<constant, vector><<<blocks, kThreads, 0, stream>>>(task);
+  const dim3 grid = grid_for(batch, codec == Codec::int8 ? 2 : 1);
+  return with_codec(codec, [&]<Codec constant>() -> int {
+    check_kernel<constant><<<grid, kThreads, 0, stream>>>(batch);
+    return cudaGetLastError();
   });
-  return cudaGetLastError();
 }
 
-int launch_apply(Codec codec, bool replace, const ReduceTask& task, Stream stream) {
+int launch_reduce(Codec codec, const Batch<ReduceTask>& batch, Stream stream) {
+  const bool checked =
+      std::any_of(batch.task, batch.task + batch.count, [](const ReduceTask& task) { return task.verdict != nullptr; });
+  if (checked) {
+    if (const int code = launch_check(codec, batch, stream); code != cudaSuccess) return code;
+  }
   cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(blocks_for(task.count));
+  config.gridDim = grid_for(batch);
   config.blockDim = dim3(kThreads);
   config.stream = stream;
   config.attrs = &early;
-  config.numAttrs = task.scratch != nullptr && can_begin_early() ? 1 : 0;
-  return with_codec(codec, can_vectorise(codec, task), [&]<Codec constant, bool vector>() -> int {
-    return replace ? cudaLaunchKernelEx(&config, apply_kernel<constant, vector, true>, task)
-                   : cudaLaunchKernelEx(&config, apply_kernel<constant, vector, false>, task);
-  });
+  config.numAttrs = checked && can_begin_early() ? 1 : 0;
+  return with_codec(
+      codec, [&]<Codec constant>() -> int { return cudaLaunchKernelEx(&config, apply_kernel<constant>, batch); });
 }
 
-int launch_publish(const ReduceTask& task, Stream stream) {
-  publish_kernel<<<1, 1, 0, stream>>>(task);
-  return cudaGetLastError();
-}
-
-int launch_order(Codec codec, bool replace, const ReduceTask& task, unsigned most_blocks, Stream stream) {
-  struct Kernel {
-    const void* function;
-    unsigned resident;  // blocks that fit on the device at once
-  };
-  const Kernel kernel = with_codec(codec, can_vectorise(codec, task), [&]<Codec constant, bool vector>() {
-    static const Kernel accumulating = {reinterpret_cast<const void*>(order_kernel<constant, vector, false>),
-                                        resident_blocks(order_kernel<constant, vector, false>)};
-    static const Kernel replacing = {reinterpret_cast<const void*>(order_kernel<constant, vector, true>),
-                                     resident_blocks(order_kernel<constant, vector, true>)};
-    return replace ? replacing : accumulating;
+int launch_encode(Codec codec, const Batch<EncodeTask>& batch, Stream stream) {
+  return with_codec(codec, [&]<Codec constant>() -> int {
+    encode_kernel<constant><<<grid_for(batch), kThreads, 0, stream>>>(batch);
+    return cudaGetLastError();
   });
-  ReduceTask argument = task;
-  void* arguments[] = {&argument};
-  const unsigned blocks = std::min({blocks_for(task.count), most_blocks, kernel.resident});
-  return cudaLaunchCooperativeKernel(kernel.function, dim3(blocks), dim3(kThreads), arguments, 0, stream);
-}
-
-int launch_encode(Codec codec, const EncodeTask& task, Stream stream) {
-  with_codec(codec, can_vectorise(codec, task), [&]<Codec constant, bool vector>() {
-    encode_kernel<constant, vector><<<blocks_for(task.count), kThreads, 0, stream>>>(task);
-  });
-  return cudaGetLastError();
 }
 
 int launch_norm(const float* values, std::size_t count, NormResult* partial, Scratch* scratch, NormResult* result,
                 Stream stream) {
   const unsigned blocks = blocks_for(count) < kNormBlocks ? blocks_for(count) : kNormBlocks;
-  if (aligned(values, 16)) {
-    norm_kernel<true><<<blocks, kThreads, 0, stream>>>(values, count, partial, scratch, result);
-  } else {
-    norm_kernel<false><<<blocks, kThreads, 0, stream>>>(values, count, partial, scratch, result);
-  }
+  norm_kernel<<<blocks, kThreads, 0, stream>>>(values, count, partial, scratch, result);
   return cudaGetLastError();
 }
 

@@ -8,16 +8,12 @@ namespace papilio::kernels::cuda {
 
 inline constexpr unsigned kNormBlocks = 1056;  // partial results of a norm
 
-// Looks at the payload; the fault goes to the scratch.
-int launch_check(Codec codec, const ReduceTask& task, Stream stream);
-// Does what the task says unless the scratch holds a fault. With a scratch it comes right after launch_check: it may
-// begin before that has ended.
-int launch_apply(Codec codec, bool replace, const ReduceTask& task, Stream stream);
-// Tells the host, and clears the scratch.
-int launch_publish(const ReduceTask& task, Stream stream);
-// All three in one launch of at most so many blocks; all of them have to fit on the device at once.
-int launch_order(Codec codec, bool replace, const ReduceTask& task, unsigned most_blocks, Stream stream);
-int launch_encode(Codec codec, const EncodeTask& task, Stream stream);
+// Looks at the payloads, and does what the tasks say where no fault was found. In one call, because the second kernel
+// begins before the first one has ended, which is right for these two only.
+int launch_reduce(Codec codec, const Batch<ReduceTask>& batch, Stream stream);
+// The first half alone.
+int launch_check(Codec codec, const Batch<ReduceTask>& batch, Stream stream);
+int launch_encode(Codec codec, const Batch<EncodeTask>& batch, Stream stream);
 int launch_norm(const float* values, std::size_t count, NormResult* partial, Scratch* scratch, NormResult* result,
                 Stream stream);
 

@@ -32,11 +32,9 @@ Stopwatch::~Stopwatch() = default;
 void Stopwatch::start(Stream) {}
 double Stopwatch::stop(Stream) { return -1; }
 
-int launch_check(Codec, const ReduceTask&, Stream) { return kNotBuilt; }
-int launch_apply(Codec, bool, const ReduceTask&, Stream) { return kNotBuilt; }
-int launch_publish(const ReduceTask&, Stream) { return kNotBuilt; }
-int launch_order(Codec, bool, const ReduceTask&, unsigned, Stream) { return kNotBuilt; }
-int launch_encode(Codec, const EncodeTask&, Stream) { return kNotBuilt; }
+int launch_check(Codec, const Batch<ReduceTask>&, Stream) { return kNotBuilt; }
+int launch_reduce(Codec, const Batch<ReduceTask>&, Stream) { return kNotBuilt; }
+int launch_encode(Codec, const Batch<EncodeTask>&, Stream) { return kNotBuilt; }
 int launch_norm(const float*, std::size_t, NormResult*, Scratch*, NormResult*, Stream) { return kNotBuilt; }
 
 }  // namespace papilio::kernels::cuda

@@ -14,10 +14,8 @@ namespace papilio::kernels::cuda {
 
 using Stream = CUstream_st*;
 
-// Words in device memory through which the launches of one order speak to each other; all zero before and after it.
-// One order at a time.
+// Word in device memory through which the blocks of a norm speak to each other: 0 before and after it. One at a time.
 struct Scratch {
-  std::uint32_t fault = 0;    // the worst so far; see fault_of
   std::uint32_t arrived = 0;  // blocks that are done
 };
 
@@ -29,36 +27,44 @@ struct Scratch {
   return word == 0 ? NumberFault::none : static_cast<NumberFault>(64U - word);
 }
 
-// What the host reads when an order is through: kFinished plus the fault (Device::kTaskDone). 0: not yet.
-inline constexpr std::uint32_t kFinished = 0x80000000U;
-
-// values = (own_scale * values + weight * decode(in)) * inverse_total, or values = decode(in), if the whole of `in` is
-// fit to be used; and `mirror` = values in any case.
+// values = (own_scale * values + weight * decode(in)) * inverse_total, or values = decode(in) where `replace`, if the
+// whole of `in` is fit to be used.
 struct ReduceTask {
-  const std::byte* in = nullptr;  // device memory, or pinned host memory
-  std::byte* stage = nullptr;     // device memory that `in` is brought to first; none: used where it is
+  const std::byte* in = nullptr;
   float* values = nullptr;
-  float* mirror = nullptr;  // may be none
   std::size_t count = 0;
   float own_scale = 1;
   float weight = 1;
   float inverse_total = 1;
   float limit = 0;
-  Scratch* scratch = nullptr;       // in device memory; none: no check, nothing published
-  std::uint32_t* status = nullptr;  // in pinned host memory; may be none
+  bool replace = false;
+  // In device memory: the ticket plus the worst fault that was found; none: no check. A verdict with an older ticket is
+  // an older task's and counts for nothing, so that nobody has to clear it. Tickets are multiples of kTicketStep, grow,
+  // and are not 0.
+  unsigned long long* verdict = nullptr;
+  unsigned long long ticket = 0;
+  std::uint32_t* fault = nullptr;  // in pinned host memory, where the host reads it (word_of) afterwards; may be none
 };
+inline constexpr unsigned long long kTicketStep = 256;
 
 // v = values (times `factor` where `scaled`) (plus residual); out = encode(v); residual = v - decode(out), 0 where not
-// finite; decoded = mirror = decode(out).
+// finite; decoded = decode(out).
 struct EncodeTask {
   const float* values = nullptr;
   float* decoded = nullptr;   // may be none, or `values`
   float* residual = nullptr;  // may be none
-  float* mirror = nullptr;    // may be none
   std::byte* out = nullptr;   // may be none: only with fp32
   std::size_t count = 0;
   bool scaled = false;
   float factor = 1;
+};
+
+// What one launch does: tasks that have nothing to do with each other.
+inline constexpr std::size_t kMostTasks = 32;
+template <typename Task>
+struct Batch {
+  Task task[kMostTasks];
+  std::uint32_t count = 0;
 };
 
 // As kernels::Inspection, where the sum of squares is added up in another order: equal but for rounding.

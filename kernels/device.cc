@@ -35,8 +35,7 @@ void leave_alone(std::unique_ptr<Device> device) {
   devices->push_back(std::move(device));
 }
 
-// Enough to keep a device busy, and so few that its queues, which make the owner wait when they are full (CUDA: about
-// 1000 launches), never are.
+// Enough to keep a device busy, and few enough to look through.
 constexpr std::size_t kMostUnderWay = 128;
 
 const char* to_string(Kind kind) {

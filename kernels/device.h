@@ -61,7 +61,8 @@ struct ChunkCompletion {
   NumberFault fault = NumberFault::none;  // of the payload; then nothing has changed
 };
 
-// Carries orders out: a GPU's streams, or a thread (kernels/host_device.h). All calls from the owner's thread.
+// Carries orders out: a GPU's streams, or a thread (kernels/host_device.h). All calls from the owner's thread; none but
+// allocate_pinned() and drain() takes long, whatever the device does.
 class Device {
  public:
   // An order with every address it needs. Those of one lane are carried out in the order in which they were given.

@@ -1,7 +1,7 @@
-// A gradient on a device, in whatever ways this machine has: always on the stand-in for a device, and on the GPU, in
-// each of its designs, where there is one. All must do what the scalar reference does, bit for bit, and lose nothing
-// when the device is lost at any moment. Then the GPU's kernels one by one, over the lengths, alignments and values
-// where vector code goes wrong.
+// A gradient on a device, in whatever ways this machine has: always on the stand-in for a device, and on the GPU, with
+// batches large and small, where there is one. All must do what the scalar reference does, bit for bit, and lose
+// nothing when the device is lost at any moment. Then the GPU's kernels one by one, over the lengths, alignments and
+// values where vector code goes wrong.
 #include "kernels/cuda.h"
 
 #include <gtest/gtest.h>
@@ -21,6 +21,7 @@
 #include "kernels/cuda_launch.h"
 #include "kernels/device.h"
 #include "kernels/host_device.h"
+#include "kernels/order_queue.h"
 #include "kernels/scalar.h"
 
 namespace papilio::kernels {
@@ -96,10 +97,9 @@ void PrintTo(const Backend& backend, std::ostream* out) { *out << backend.name; 
 std::vector<Backend> backends() {
   std::vector<Backend> all = {{.name = "host", .is_gpu = false, .gpu = {}}};
   if (!cuda::availability().usable) return all;
-  for (const cuda::Design design : cuda::kDesigns) {
-    all.push_back({.name = cuda::to_string(design), .is_gpu = true, .gpu = {.design = design}});
-  }
-  all.push_back({.name = "host_function", .is_gpu = true, .gpu = {.notice = cuda::Notice::host_function}});
+  all.push_back({.name = "gpu", .is_gpu = true, .gpu = {}});
+  all.push_back({.name = "gpu_in_small_batches", .is_gpu = true, .gpu = {.batch_bytes = 9000, .batches = 2}});
+  all.push_back({.name = "gpu_one_by_one", .is_gpu = true, .gpu = {.batch_bytes = 1, .batches = 5, .copy_streams = 2}});
   return all;
 }
 
@@ -591,6 +591,93 @@ TEST(ManyOrders, EndWithAnErrorWhenTheDeviceStops) {
   stalling.device->wait_until_idle();
 }
 
+// ---- what is given to a GPU at a time
+
+Device::Task task_of(std::uint64_t tag, std::size_t lane, ChunkOrder::Kind kind = ChunkOrder::Kind::accumulate,
+                     Codec codec = Codec::fp32, std::size_t count = 25) {
+  static const std::vector<std::byte> payload(1000);
+  return {.order = {.kind = kind,
+                    .tag = tag,
+                    .count = count,
+                    .codec = codec,
+                    .in = std::span(payload).first(encoded_bytes(codec, count))},
+          .lane = lane};
+}
+std::vector<std::uint64_t> tags_of(const std::vector<Device::Task>& tasks) {
+  std::vector<std::uint64_t> tags;
+  for (const Device::Task& task : tasks) tags.push_back(task.order.tag);
+  return tags;
+}
+using Tags = std::vector<std::uint64_t>;
+
+TEST(OrdersInBatches, GoTogetherWhereTheyAreAlikeAndEachIsAloneInItsLane) {
+  using Kind = ChunkOrder::Kind;
+  OrderQueue queue(100'000, 32);
+  queue.push(task_of(0, 1));
+  queue.push(task_of(1, 2));
+  queue.push(task_of(2, 1));                                 // behind 0
+  queue.push(task_of(3, 3, Kind::write));                    // reduced in the same way
+  queue.push(task_of(4, 4, Kind::finalise));                 // not
+  queue.push(task_of(5, 4));                                 // behind 4
+  queue.push(task_of(6, 5, Kind::accumulate, Codec::bf16));  // another codec
+  queue.push(task_of(7, 63, Kind::load));                    // no payload
+  queue.push(task_of(8, 6));
+  EXPECT_EQ(tags_of(queue.take()), (Tags{0, 1, 3, 8}));
+  EXPECT_EQ(tags_of(queue.take()), (Tags{2}));  // 5 waits for 4
+  EXPECT_EQ(tags_of(queue.take()), (Tags{4}));
+  EXPECT_EQ(tags_of(queue.take()), (Tags{5}));
+  EXPECT_EQ(tags_of(queue.take()), (Tags{6}));
+  EXPECT_EQ(tags_of(queue.take()), (Tags{7}));
+  EXPECT_TRUE(queue.empty());
+}
+
+TEST(OrdersInBatches, AreLimitedInBytesAndNumberButOneIsAlwaysTaken) {
+  OrderQueue queue(250, 3);
+  for (std::uint64_t i = 0; i < 2; ++i) queue.push(task_of(i, i));
+  EXPECT_FALSE(queue.has_a_full_batch());
+  queue.push(task_of(2, 2));
+  EXPECT_TRUE(queue.has_a_full_batch());  // 300 bytes
+  EXPECT_EQ(tags_of(queue.take()), (Tags{0, 1}));
+  EXPECT_FALSE(queue.has_a_full_batch());
+  for (std::uint64_t i = 3; i < 6; ++i) queue.push(task_of(i, i, ChunkOrder::Kind::accumulate, Codec::fp32, 1));
+  EXPECT_TRUE(queue.has_a_full_batch());
+  EXPECT_EQ(tags_of(queue.take()), (Tags{2, 3, 4}));
+  queue.push(task_of(6, 5, ChunkOrder::Kind::accumulate, Codec::fp32, 200));
+  EXPECT_EQ(tags_of(queue.take()), (Tags{5}));
+  EXPECT_EQ(tags_of(queue.take()), (Tags{6}));  // more than fits
+  queue.push(task_of(7, 7));
+  queue.clear();
+  EXPECT_TRUE(queue.empty());
+  EXPECT_FALSE(queue.has_a_full_batch());
+}
+
+// Whatever comes: nothing is lost, and nothing overtakes in its lane.
+TEST(OrdersInBatches, KeepTheOrderInEveryLane) {
+  Random random(31);
+  for (int round = 0; round < 200; ++round) {
+    OrderQueue queue(100 + random.below(2000), 1 + random.below(32));
+    std::vector<std::uint64_t> next_in(64);
+    std::uint64_t pushed = 0, taken = 0;
+    std::vector<std::uint64_t> next_out(64);
+    const std::size_t lanes = 1 + random.below(64);
+    while (taken < 300) {
+      if (pushed < 300 && random.chance(0.8)) {
+        const std::size_t lane = random.below(lanes);
+        queue.push(task_of(next_in[lane]++, lane, static_cast<ChunkOrder::Kind>(random.below(5)),
+                           static_cast<Codec>(random.below(4)), 1 + random.below(100)));
+        pushed += 1;
+      } else {
+        const auto batch = queue.take();
+        EXPECT_EQ(batch.empty(), pushed == taken);
+        for (const Device::Task& task : batch) EXPECT_EQ(task.order.tag, next_out[task.lane]++);
+        taken += batch.size();
+      }
+    }
+    EXPECT_TRUE(queue.empty());
+    EXPECT_FALSE(queue.has_a_full_batch());
+  }
+}
+
 // ---- what a machine says of its GPU
 
 TEST(Availability, SaysInWordsWhatThereIs) {
@@ -621,11 +708,11 @@ class OnGpu : public ::testing::TestWithParam<std::string> {
     auto made = cuda::make_stream();
     ASSERT_TRUE(made.ok());
     stream_ = *made;
-    scratch_ = allocate(sizeof(cuda::Scratch));
-    ASSERT_TRUE(cuda::fill_later(scratch_.data(), 0, scratch_.size(), stream_).ok());
+    words_ = allocate(4096);
+    ASSERT_TRUE(cuda::fill_later(words_.data(), 0, words_.size(), stream_).ok());
     auto pinned = cuda::Memory::allocate(cuda::Place::pinned, 4096);
     ASSERT_TRUE(pinned.ok());
-    status_ = std::move(*pinned);
+    pinned_ = std::move(*pinned);
   }
   void TearDown() override { cuda::destroy_stream(stream_); }
 
@@ -634,18 +721,32 @@ class OnGpu : public ::testing::TestWithParam<std::string> {
     EXPECT_TRUE(memory.ok());
     return memory.ok() ? std::move(*memory) : cuda::Memory();
   }
-  cuda::Scratch* scratch() { return scratch_.as<cuda::Scratch>(); }
-  std::uint32_t* status() { return status_.as<std::uint32_t>(); }
-  // The fault that a task published.
-  NumberFault published() {
+  [[nodiscard]] unsigned long long* verdicts() const { return words_.as<unsigned long long>() + 8; }
+  [[nodiscard]] std::uint32_t* faults_of_tasks() const { return pinned_.as<std::uint32_t>() + 64; }
+
+  // The fault that was found.
+  NumberFault reduce(Codec codec, const cuda::ReduceTask& task) {
+    cuda::Batch<cuda::ReduceTask> batch{.count = 1};
+    batch.task[0] = task;
+    batch.task[0].verdict = verdicts();
+    batch.task[0].ticket = std::exchange(ticket_, ticket_ + cuda::kTicketStep);
+    batch.task[0].fault = faults_of_tasks();
+    *faults_of_tasks() = 0xffffffffU;
+    EXPECT_EQ(cuda::launch_reduce(codec, batch, stream_), 0);
     EXPECT_TRUE(cuda::wait_for(stream_).ok());
-    const std::uint32_t word = std::exchange(*status(), 0U);
-    EXPECT_NE(word & cuda::kFinished, 0U);
-    return static_cast<NumberFault>(word & 0xffU);
+    EXPECT_NE(*faults_of_tasks(), 0xffffffffU);
+    return cuda::fault_of(*faults_of_tasks());
+  }
+  void encode(Codec codec, const cuda::EncodeTask& task) {
+    cuda::Batch<cuda::EncodeTask> batch{.count = 1};
+    batch.task[0] = task;
+    EXPECT_EQ(cuda::launch_encode(codec, batch, stream_), 0);
+    EXPECT_TRUE(cuda::wait_for(stream_).ok());
   }
 
   cuda::Stream stream_ = nullptr;
-  cuda::Memory scratch_, status_;
+  cuda::Memory words_, pinned_;
+  unsigned long long ticket_ = cuda::kTicketStep;
 };
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(OnGpu);
 INSTANTIATE_TEST_SUITE_P(Here, OnGpu,
@@ -696,10 +797,13 @@ struct Shape {
   std::size_t length, payload_offset, values_offset;
 };
 // PAPILIO_FEW_SHAPES leaves the long ones out, for runs under tools that make everything slow.
-std::vector<Shape> shapes() {
+bool few_shapes() {
   static const bool few = std::getenv("PAPILIO_FEW_SHAPES") != nullptr;
+  return few;
+}
+std::vector<Shape> shapes() {
   std::vector<Shape> all;
-  if (few) return {{0, 0, 0}, {1, 0, 0}, {257, 0, 0}, {1027, 0, 0}, {515, 4, 0}, {515, 1, 3}, {9000, 16, 4}};
+  if (few_shapes()) return {{0, 0, 0}, {1, 0, 0}, {257, 0, 0}, {1027, 0, 0}, {515, 4, 0}, {515, 1, 3}, {9000, 16, 4}};
   for (const std::size_t length :
        {0, 1, 2, 3, 4, 5, 7, 31, 33, 127, 255, 256, 257, 511, 513, 1000, 4096, 4099, 65537, 300'001}) {
     all.push_back({length, 0, 0});
@@ -740,35 +844,96 @@ TEST_P(OnGpu, ReductionsMatchTheScalarReference) {
           const NumberFault fault =
               replace ? scalar::decode(codec, bytes, wanted, limit)
                       : scalar::accumulate_checked(wanted, own_scale, weight, codec, bytes, inverse, limit);
-          for (const bool one_launch : {false, true}) {
-            Placed values(start, shape.values_offset), mirror(start, shape.values_offset);
-            Placed payload(bytes, shape.payload_offset);
-            const cuda::Memory stage = allocate(bytes.size() + 16);
-            const cuda::ReduceTask task{.in = payload.bytes(),
-                                        .stage = one_launch ? stage.data() : nullptr,
-                                        .values = values.floats(),
-                                        .mirror = mirror.floats(),
-                                        .count = shape.length,
-                                        .own_scale = own_scale,
-                                        .weight = weight,
-                                        .inverse_total = inverse,
-                                        .limit = limit,
-                                        .scratch = scratch(),
-                                        .status = status()};
-            if (one_launch) {
-              ASSERT_EQ(cuda::launch_order(codec, replace, task, 24, stream_), 0) << label;
-            } else {
-              ASSERT_EQ(cuda::launch_check(codec, task, stream_), 0) << label;
-              ASSERT_EQ(cuda::launch_apply(codec, replace, task, stream_), 0) << label;
-              ASSERT_EQ(cuda::launch_publish(task, stream_), 0) << label;
-            }
-            ASSERT_EQ(published(), fault) << label;
-            ASSERT_TRUE(same_bits(values.read_floats(), wanted)) << label << ", replace " << replace;
-            ASSERT_TRUE(same_bits(mirror.read_floats(), wanted)) << label << ", mirror, replace " << replace;
-            ASSERT_TRUE(same_bytes(payload.read(), bytes)) << label;
-          }
+          Placed values(start, shape.values_offset), payload(bytes, shape.payload_offset);
+          const cuda::ReduceTask task{.in = payload.bytes(),
+                                      .values = values.floats(),
+                                      .count = shape.length,
+                                      .own_scale = own_scale,
+                                      .weight = weight,
+                                      .inverse_total = inverse,
+                                      .limit = limit,
+                                      .replace = replace};
+          ASSERT_EQ(reduce(codec, task), fault) << label;
+          ASSERT_TRUE(same_bits(values.read_floats(), wanted)) << label << ", replace " << replace;
+          ASSERT_TRUE(same_bytes(payload.read(), bytes)) << label;
         }
       }
+    }
+  }
+}
+
+// Of all sizes and at all places, good and bad, in one launch: nobody gets what is another's.
+TEST_P(OnGpu, ManyTasksInOneLaunchAreAsManyLaunches) {
+  Random random(25);
+  for (const Codec codec : kCodecs) {
+    std::vector<Placed> values, payloads;
+    std::vector<std::vector<float>> wanted;
+    std::vector<NumberFault> faults;
+    cuda::Batch<cuda::ReduceTask> batch;
+    for (; batch.count < cuda::kMostTasks; ++batch.count) {
+      const std::size_t length = batch.count % 5 == 0 ? 5000 + random.below(20'000) : random.below(2000);
+      const std::vector<float> start = draw(random, Draw::ordinary, length);
+      const std::vector<std::byte> bytes =
+          payload_of(random, codec, batch.count % 3 == 0 ? Draw::any_bits : Draw::ordinary, length);
+      values.emplace_back(start, random.below(3));
+      payloads.emplace_back(bytes, random.below(3));
+      batch.task[batch.count] = {.in = payloads.back().bytes(),
+                                 .values = values.back().floats(),
+                                 .count = length,
+                                 .weight = draw(random, Draw::ordinary),
+                                 .limit = 3.0F,
+                                 .replace = random.chance(0.3),
+                                 .verdict = verdicts() + batch.count,
+                                 .ticket = ticket_,
+                                 .fault = faults_of_tasks() + batch.count};
+      const cuda::ReduceTask& task = batch.task[batch.count];
+      wanted.push_back(start);
+      faults.push_back(task.replace ? scalar::decode(codec, bytes, wanted.back(), 3)
+                                    : scalar::accumulate_checked(wanted.back(), 1, task.weight, codec, bytes, 1, 3));
+    }
+    ticket_ += cuda::kTicketStep;
+    ASSERT_EQ(cuda::launch_reduce(codec, batch, stream_), 0);
+    ASSERT_TRUE(cuda::wait_for(stream_).ok());
+    for (std::size_t i = 0; i < cuda::kMostTasks; ++i) {
+      EXPECT_EQ(cuda::fault_of(faults_of_tasks()[i]), faults[i]) << to_string(codec) << ", task " << i;
+      EXPECT_TRUE(same_bits(values[i].read_floats(), wanted[i])) << to_string(codec) << ", task " << i;
+    }
+  }
+}
+
+// Reductions of the same values right behind one another, with nothing in between that would let one finish before the
+// next: that a kernel may begin early must not show.
+TEST_P(OnGpu, ReductionsBehindOneAnotherAreInOrder) {
+  Random random(26);
+  for (const Codec codec : kCodecs) {
+    for (const std::size_t length : {std::size_t{300}, std::size_t{70'000}, std::size_t{2'000'000}}) {
+      if (few_shapes() && length > 300) continue;
+      const std::vector<float> start = draw(random, Draw::ordinary, length);
+      const std::vector<std::byte> good = payload_of(random, codec, Draw::ordinary, length);
+      std::vector<float> spoilt = draw(random, Draw::ordinary, length);
+      spoilt.back() = kInfinity;
+      Placed values(start, 0), payloads[2] = {{good, 0}, {encoded(codec, spoilt), 0}}, stage(good, 0);
+      std::vector<float> wanted = start;
+      for (int i = 0; i < 24; ++i) {
+        const float weight = draw(random, Draw::ordinary);
+        const std::size_t which = random.chance(0.3) ? 1 : 0;
+        ASSERT_TRUE(cuda::copy_later(stage.bytes(), payloads[which].bytes(), good.size(), stream_).ok());
+        cuda::Batch<cuda::ReduceTask> batch{.count = 1};
+        batch.task[0] = {.in = stage.bytes(),
+                         .values = values.floats(),
+                         .count = length,
+                         .own_scale = 0.5F,
+                         .weight = weight,
+                         .limit = kMost,
+                         .verdict = verdicts(),
+                         .ticket = std::exchange(ticket_, ticket_ + cuda::kTicketStep)};
+        ASSERT_EQ(cuda::launch_reduce(codec, batch, stream_), 0);
+        if (which == 0) {
+          ASSERT_EQ(scalar::accumulate_checked(wanted, 0.5F, weight, codec, good, 1, kMost), NumberFault::none);
+        }
+      }
+      ASSERT_TRUE(cuda::wait_for(stream_).ok());
+      EXPECT_TRUE(same_bits(values.read_floats(), wanted)) << to_string(codec) << ", length " << length;
     }
   }
 }
@@ -785,23 +950,15 @@ TEST_P(OnGpu, EncodingMatchesTheScalarReference) {
         std::vector<std::byte> wanted = blank;
 
         Placed plain(start, shape.values_offset), plain_out(blank, shape.payload_offset);
-        ASSERT_EQ(cuda::launch_encode(
-                      codec, {.values = plain.floats(), .out = plain_out.bytes(), .count = shape.length}, stream_),
-                  0);
-        ASSERT_TRUE(cuda::wait_for(stream_).ok());
+        encode(codec, {.values = plain.floats(), .out = plain_out.bytes(), .count = shape.length});
         scalar::encode(codec, start, wanted);
         ASSERT_TRUE(same_bytes(plain_out.read(), wanted)) << label;
         ASSERT_TRUE(same_bits(plain.read_floats(), start)) << label;
 
         Placed residual(rest, shape.values_offset), fed_out(blank, shape.payload_offset);
-        ASSERT_EQ(cuda::launch_encode(codec,
-                                      {.values = plain.floats(),
-                                       .residual = residual.floats(),
-                                       .out = fed_out.bytes(),
-                                       .count = shape.length},
-                                      stream_),
-                  0);
-        ASSERT_TRUE(cuda::wait_for(stream_).ok());
+        encode(
+            codec,
+            {.values = plain.floats(), .residual = residual.floats(), .out = fed_out.bytes(), .count = shape.length});
         std::vector<float> left = rest;
         scalar::encode_with_feedback(codec, start, left, wanted);
         if (codec != Codec::fp32 || kind != Draw::any_bits) {  // which NaN a sum is is left open
@@ -809,27 +966,20 @@ TEST_P(OnGpu, EncodingMatchesTheScalarReference) {
         }
         ASSERT_TRUE(same_bits(residual.read_floats(), left)) << label << ", residual";
 
-        Placed final_values(start, shape.values_offset), mirror(start, shape.values_offset);
-        Placed final_out(blank, shape.payload_offset);
+        Placed final_values(start, shape.values_offset), final_out(blank, shape.payload_offset);
         const float factor = 0.3F;
-        ASSERT_EQ(cuda::launch_encode(codec,
-                                      {.values = final_values.floats(),
-                                       .decoded = final_values.floats(),
-                                       .mirror = mirror.floats(),
-                                       .out = final_out.bytes(),
-                                       .count = shape.length,
-                                       .scaled = true,
-                                       .factor = factor},
-                                      stream_),
-                  0);
-        ASSERT_TRUE(cuda::wait_for(stream_).ok());
+        encode(codec, {.values = final_values.floats(),
+                       .decoded = final_values.floats(),
+                       .out = final_out.bytes(),
+                       .count = shape.length,
+                       .scaled = true,
+                       .factor = factor});
         std::vector<float> held = start;
         scalar::finalise_and_encode(held, factor, codec, wanted);
         if (codec != Codec::fp32 || kind != Draw::any_bits) {
           ASSERT_TRUE(same_bytes(final_out.read(), wanted)) << label << ", finalised";
         }
         ASSERT_TRUE(same_bits(final_values.read_floats(), held)) << label << ", finalised";
-        ASSERT_TRUE(same_bits(mirror.read_floats(), held)) << label << ", mirror";
       }
     }
   }
@@ -847,9 +997,9 @@ TEST_P(OnGpu, EveryHalfIsDecodedAndEncodedAlike) {
     }
     Placed payload(all, 0), values(std::vector<float>(65536, 7.0F), 0);
     // Unchecked: infinities and NaNs too.
-    ASSERT_EQ(
-        cuda::launch_apply(codec, true, {.in = payload.bytes(), .values = values.floats(), .count = 65536}, stream_),
-        0);
+    cuda::Batch<cuda::ReduceTask> batch{.count = 1};
+    batch.task[0] = {.in = payload.bytes(), .values = values.floats(), .count = 65536, .replace = true};
+    ASSERT_EQ(cuda::launch_reduce(codec, batch, stream_), 0);
     ASSERT_TRUE(cuda::wait_for(stream_).ok());
     EXPECT_TRUE(same_bits(values.read_floats(), wanted)) << to_string(codec);
   }
@@ -866,12 +1016,11 @@ TEST_P(OnGpu, TheSameFaultsAreFoundAsByTheScalarReference) {
       for (std::size_t k = 0; k < changes; ++k)
         bytes[random.below(bytes.size())] = static_cast<std::byte>(random.next());
       const float limit = i % 2 == 0 ? 3.0F : 1e30F;
-      Placed payload(bytes, random.below(3));
+      Placed payload(bytes, random.below(3)), values(std::vector<float>(length, 1.0F), 0);
       const cuda::ReduceTask task{
-          .in = payload.bytes(), .count = length, .limit = limit, .scratch = scratch(), .status = status()};
-      ASSERT_EQ(cuda::launch_check(codec, task, stream_), 0);
-      ASSERT_EQ(cuda::launch_publish(task, stream_), 0);
-      ASSERT_EQ(published(), scalar::check_encoded(codec, bytes, length, limit)) << to_string(codec) << ", try " << i;
+          .in = payload.bytes(), .values = values.floats(), .count = length, .limit = limit, .replace = true};
+      ASSERT_EQ(reduce(codec, task), scalar::check_encoded(codec, bytes, length, limit))
+          << to_string(codec) << ", try " << i;
     }
   }
 }
@@ -885,11 +1034,11 @@ TEST_P(OnGpu, NormsFollowTheScalarReference) {
       Placed values(start, shape.values_offset);
       cuda::NormResult results[2];
       for (cuda::NormResult& result : results) {
-        ASSERT_EQ(cuda::launch_norm(values.floats(), shape.length, partial.as<cuda::NormResult>(), scratch(),
-                                    status_.as<cuda::NormResult>() + 1, stream_),
+        ASSERT_EQ(cuda::launch_norm(values.floats(), shape.length, partial.as<cuda::NormResult>(),
+                                    words_.as<cuda::Scratch>(), pinned_.as<cuda::NormResult>(), stream_),
                   0);
         ASSERT_TRUE(cuda::wait_for(stream_).ok());
-        result = status_.as<cuda::NormResult>()[1];
+        result = *pinned_.as<cuda::NormResult>();
       }
       const Inspection wanted = scalar::inspect(start);
       ASSERT_EQ(results[0].largest_bits < 0x7f800000U, wanted.finite) << shape.length;
