@@ -335,13 +335,15 @@ struct PipelineCase {
   Back back = Back::last;
   std::size_t batch_bytes = kernels::cuda::DeviceConfig{}.batch_bytes;
   std::size_t copy_streams = kernels::cuda::DeviceConfig{}.copy_streams;
+  bool one_call = true;
   bool side_by_side = false;  // payloads lie in the order in which they are used, one right behind the other
 };
 
 std::string name_of(const PipelineCase& which) {
   return std::string("gpu/pipeline/") + to_string(which.codec) + "/chunk:" + std::to_string(which.chunk_bytes) +
          "/back:" + (which.back == Back::each ? "each" : "last") + "/batch:" + std::to_string(which.batch_bytes) +
-         "/streams:" + std::to_string(which.copy_streams) + "/slabs:" + (which.side_by_side ? "row" : "anywhere");
+         "/streams:" + std::to_string(which.copy_streams) + (which.one_call ? "/calls:one" : "/calls:each") +
+         "/slabs:" + (which.side_by_side ? "row" : "anywhere");
 }
 
 // Leaves out what comes back but for the last contribution to a chunk.
@@ -383,10 +385,12 @@ void pipeline(benchmark::State& state, const PipelineCase& which) {
   must(kernels::cuda::copy(arena().residual.data(), arena().values.data(), kGradientBytes));
 
   Bell bell;
-  auto device = must(kernels::cuda::make_device(
-      arena().residual.as<float>(), kGradientBytes / sizeof(float),
-      {.batch_bytes = which.batch_bytes, .copy_streams = which.copy_streams, .largest_payload = payload},
-      [&] { bell.ring(); }));
+  auto device = must(kernels::cuda::make_device(arena().residual.as<float>(), kGradientBytes / sizeof(float),
+                                                {.batch_bytes = which.batch_bytes,
+                                                 .copy_streams = which.copy_streams,
+                                                 .copies_in_one_call = which.one_call,
+                                                 .largest_payload = payload},
+                                                [&] { bell.ring(); }));
   if (which.back == Back::last) device = std::make_unique<ResultsOnly>(std::move(device));
   auto gradient =
       must(DeviceGradient::make(std::move(device), kGradientBytes / sizeof(float), std::chrono::seconds(3)));
@@ -423,6 +427,9 @@ void pipeline(benchmark::State& state, const PipelineCase& which) {
     const double seconds = seconds_since(start);
     state.SetIterationTime(seconds);
     best = std::min(best, seconds);
+  }
+  if (const std::string device_is = gradient->device()->describe(); which.one_call && device_is.ends_with(")")) {
+    std::fprintf(stderr, "papilio-bench: %s\n", device_is.c_str());
   }
   // What giving one order costs its owner, with the device busy.
   const std::size_t given = std::min<std::size_t>(24, open);
@@ -485,9 +492,12 @@ void register_pipeline() {
     add({.chunk_bytes = chunk});
     add({.chunk_bytes = chunk, .copy_streams = 2});
     add({.chunk_bytes = chunk, .batch_bytes = 4096 * kKiB});
+    add({.chunk_bytes = chunk, .one_call = false});
+    add({.chunk_bytes = chunk, .copy_streams = 2, .one_call = false});
     add({.chunk_bytes = chunk, .side_by_side = true});
     add({.chunk_bytes = chunk, .back = Back::each});
     add({.chunk_bytes = chunk, .back = Back::each, .batch_bytes = 4096 * kKiB});
+    add({.chunk_bytes = chunk, .back = Back::each, .one_call = false});
   }
   for (const Codec codec : {Codec::bf16, Codec::int8}) {
     for (const std::size_t chunk : {512 * kKiB, 1024 * kKiB, 4096 * kKiB}) {

@@ -106,9 +106,9 @@ class Copies {
   }
   [[nodiscard]] bool empty() const { return all_.empty(); }
 
-  int run(cudaStream_t stream) {
+  // `in_one_call` is set to false where the driver cannot.
+  int run(cudaStream_t stream, std::atomic<bool>& in_one_call) {
 #if CUDART_VERSION >= 13000
-    static std::atomic<bool> in_one_call{true};
     if (in_one_call && all_.size() > 1 && all_pinned()) {
       std::vector<void*> to;
       std::vector<const void*> from;
@@ -123,10 +123,12 @@ class Copies {
       std::size_t first = 0;
       const int code =
           cudaMemcpyBatchAsync(to.data(), from.data(), bytes.data(), to.size(), &attributes, &first, 1, stream);
-      if (code != cudaErrorNotSupported) return code;
-      forget_error();
+      if (code == cudaSuccess) return code;
+      forget_error();  // if it is not about the call, the copies will say so, too
       in_one_call = false;
     }
+#else
+    in_one_call = false;
 #endif
     for (const Copy& copy : all_) {
       const int code = cudaMemcpyAsync(copy.to, copy.from, copy.bytes, cudaMemcpyDefault, stream);
@@ -161,7 +163,9 @@ class CudaDevice final : public Device {
   ~CudaDevice() override;
   Status start();
 
-  [[nodiscard]] std::string describe() const override { return availability().text; }
+  [[nodiscard]] std::string describe() const override {
+    return availability().text + (copies_in_one_call_ ? "" : " (copies one by one)");
+  }
   [[nodiscard]] std::size_t lanes() const override { return kLanes; }
   Result<std::span<std::byte>> allocate_pinned(std::size_t bytes) override;
   Status submit(const Task& task) override;
@@ -205,6 +209,7 @@ class CudaDevice final : public Device {
   std::mutex wake_mutex_;  // held while the owner is being woken
   std::function<void()> wake_;
   int device_ = 0;
+  std::atomic<bool> copies_in_one_call_{config_.copies_in_one_call};
   std::vector<Memory> pinned_;
 
   // Of the thread that submits, once it runs.
@@ -386,7 +391,7 @@ std::optional<Error> CudaDevice::carry_out(Slot& slot) {
   if (code == cudaSuccess && !results.empty()) {
     code = cudaEventRecord(slot.computed, compute_);
     if (code == cudaSuccess) code = cudaStreamWaitEvent(out_, slot.computed);
-    if (code == cudaSuccess) code = results.run(out_);
+    if (code == cudaSuccess) code = results.run(out_, copies_in_one_call_);
     for (const Task& task : slot.tasks) last_out_[task.lane] = {slot.number, slot.done};
   }
   if (code == cudaSuccess) code = cudaEventRecord(slot.done, results.empty() ? compute_ : out_);
@@ -432,7 +437,7 @@ int CudaDevice::reduce(Slot& slot, Copies& results) {
     if (task.mirror != nullptr) results.add(task.mirror, values, order.count * sizeof(float), task.mirror);
   }
   cudaStream_t in = in_[slot.number % in_.size()];
-  int code = payloads.run(in);
+  int code = payloads.run(in, copies_in_one_call_);
   if (code == cudaSuccess) code = cudaEventRecord(slot.copied, in);
   if (code == cudaSuccess) code = cudaStreamWaitEvent(compute_, slot.copied);
   return code != cudaSuccess ? code : launch_reduce(slot.tasks.front().order.codec, batch, compute_);
