@@ -334,15 +334,12 @@ struct PipelineCase {
   std::size_t chunk_bytes = std::size_t{1} << 20U;
   Back back = Back::last;
   std::size_t batch_bytes = kernels::cuda::DeviceConfig{}.batch_bytes;
-  std::size_t copy_streams = kernels::cuda::DeviceConfig{}.copy_streams;
-  bool one_call = true;
   bool side_by_side = false;  // payloads lie in the order in which they are used, one right behind the other
 };
 
 std::string name_of(const PipelineCase& which) {
   return std::string("gpu/pipeline/") + to_string(which.codec) + "/chunk:" + std::to_string(which.chunk_bytes) +
          "/back:" + (which.back == Back::each ? "each" : "last") + "/batch:" + std::to_string(which.batch_bytes) +
-         "/streams:" + std::to_string(which.copy_streams) + (which.one_call ? "/calls:one" : "/calls:each") +
          "/slabs:" + (which.side_by_side ? "row" : "anywhere");
 }
 
@@ -386,10 +383,7 @@ void pipeline(benchmark::State& state, const PipelineCase& which) {
 
   Bell bell;
   auto device = must(kernels::cuda::make_device(arena().residual.as<float>(), kGradientBytes / sizeof(float),
-                                                {.batch_bytes = which.batch_bytes,
-                                                 .copy_streams = which.copy_streams,
-                                                 .copies_in_one_call = which.one_call,
-                                                 .largest_payload = payload},
+                                                {.batch_bytes = which.batch_bytes, .largest_payload = payload},
                                                 [&] { bell.ring(); }));
   if (which.back == Back::last) device = std::make_unique<ResultsOnly>(std::move(device));
   auto gradient =
@@ -428,7 +422,7 @@ void pipeline(benchmark::State& state, const PipelineCase& which) {
     state.SetIterationTime(seconds);
     best = std::min(best, seconds);
   }
-  if (const std::string device_is = gradient->device()->describe(); which.one_call && device_is.ends_with(")")) {
+  if (const std::string device_is = gradient->device()->describe(); device_is.ends_with(")")) {
     std::fprintf(stderr, "papilio-bench: %s\n", device_is.c_str());
   }
   // What giving one order costs its owner, with the device busy.
@@ -490,14 +484,10 @@ void register_pipeline() {
   };
   for (const std::size_t chunk : {1024 * kKiB, 512 * kKiB, 4096 * kKiB}) {
     add({.chunk_bytes = chunk});
-    add({.chunk_bytes = chunk, .copy_streams = 2});
     add({.chunk_bytes = chunk, .batch_bytes = 4096 * kKiB});
-    add({.chunk_bytes = chunk, .one_call = false});
-    add({.chunk_bytes = chunk, .copy_streams = 2, .one_call = false});
     add({.chunk_bytes = chunk, .side_by_side = true});
     add({.chunk_bytes = chunk, .back = Back::each});
     add({.chunk_bytes = chunk, .back = Back::each, .batch_bytes = 4096 * kKiB});
-    add({.chunk_bytes = chunk, .back = Back::each, .one_call = false});
   }
   for (const Codec codec : {Codec::bf16, Codec::int8}) {
     for (const std::size_t chunk : {512 * kKiB, 1024 * kKiB, 4096 * kKiB}) {

@@ -67,8 +67,6 @@ struct DeviceConfig {
   // and so few that the last batch's way through does not count for much.
   std::size_t batch_bytes = std::size_t{8} << 20U;
   std::size_t batches = 4;          // under way at a time; each has batch_bytes of device memory
-  std::size_t copy_streams = 1;     // to the device
-  bool copies_in_one_call = true;   // of one batch, where the driver can
   std::size_t largest_payload = 0;  // in bytes, if it is known: memory for it is then there from the start
   // The orders come after the work that is in this stream now: what computed the gradient. 0: CUDA's default stream.
   Stream after = nullptr;

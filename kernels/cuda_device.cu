@@ -209,12 +209,11 @@ class CudaDevice final : public Device {
   std::mutex wake_mutex_;  // held while the owner is being woken
   std::function<void()> wake_;
   int device_ = 0;
-  std::atomic<bool> copies_in_one_call_{config_.copies_in_one_call};
+  std::atomic<bool> copies_in_one_call_{true};
   std::vector<Memory> pinned_;
 
   // Of the thread that submits, once it runs.
-  std::vector<cudaStream_t> in_;
-  cudaStream_t compute_ = nullptr, out_ = nullptr;
+  cudaStream_t in_ = nullptr, compute_ = nullptr, out_ = nullptr;
   std::vector<Memory> outgrown_;  // stages that were too small: to free them would wait for the device
   std::uint64_t last_number_ = 0;
   LastOut last_out_[kLanes];  // the last batch that copies results of this lane to the host
@@ -249,8 +248,7 @@ Status CudaDevice::start() {
   };
   make_event(&gradient_ready, 0);
   then([&] { return cudaEventRecord(gradient_ready, config_.after); });
-  in_.resize(std::clamp<std::size_t>(config_.copy_streams, 1, 4));
-  for (cudaStream_t& stream : in_) make_stream(&stream);
+  make_stream(&in_);
   make_stream(&compute_);
   make_stream(&out_);
   then([&] { return cudaStreamWaitEvent(compute_, gradient_ready); });
@@ -291,8 +289,7 @@ CudaDevice::~CudaDevice() {
       if (event != nullptr) cudaEventDestroy(event);
     }
   }
-  in_.insert(in_.end(), {compute_, out_});
-  for (cudaStream_t stream : in_) {
+  for (cudaStream_t stream : {in_, compute_, out_}) {
     if (stream != nullptr) cudaStreamDestroy(stream);
   }
 }
@@ -349,8 +346,7 @@ void CudaDevice::submit_batches() {
 // Not before everything that the device was given has ended: nothing completes after a failure.
 void CudaDevice::give_up(std::unique_lock<std::mutex>& lock, const Error& error) {
   lock.unlock();
-  for (cudaStream_t stream : in_) cudaStreamSynchronize(stream);
-  for (cudaStream_t stream : {compute_, out_}) cudaStreamSynchronize(stream);
+  for (cudaStream_t stream : {in_, compute_, out_}) cudaStreamSynchronize(stream);
   forget_error();
   lock.lock();
   changed_.wait(lock, [&] { return under_way_.empty(); });
@@ -436,9 +432,8 @@ int CudaDevice::reduce(Slot& slot, Copies& results) {
     stage += stage_bytes(order.in.size());
     if (task.mirror != nullptr) results.add(task.mirror, values, order.count * sizeof(float), task.mirror);
   }
-  cudaStream_t in = in_[slot.number % in_.size()];
-  int code = payloads.run(in, copies_in_one_call_);
-  if (code == cudaSuccess) code = cudaEventRecord(slot.copied, in);
+  int code = payloads.run(in_, copies_in_one_call_);
+  if (code == cudaSuccess) code = cudaEventRecord(slot.copied, in_);
   if (code == cudaSuccess) code = cudaStreamWaitEvent(compute_, slot.copied);
   return code != cudaSuccess ? code : launch_reduce(slot.tasks.front().order.codec, batch, compute_);
 }

@@ -99,7 +99,7 @@ std::vector<Backend> backends() {
   if (!cuda::availability().usable) return all;
   all.push_back({.name = "gpu", .is_gpu = true, .gpu = {}});
   all.push_back({.name = "gpu_in_small_batches", .is_gpu = true, .gpu = {.batch_bytes = 9000, .batches = 2}});
-  all.push_back({.name = "gpu_one_by_one", .is_gpu = true, .gpu = {.batch_bytes = 1, .batches = 5, .copy_streams = 2}});
+  all.push_back({.name = "gpu_one_by_one", .is_gpu = true, .gpu = {.batch_bytes = 1, .batches = 5}});
   return all;
 }
 
