@@ -299,6 +299,7 @@ bool Round::handle_average(MemberIndex from, ChunkIndex index, MemberIndex reduc
   if (reducer != config_.self) peers_[reducer].averages_in += 1;
   Part& part = parts_[plan_.reducer(index)];
   if (part.fetch_by != kNever) part.fetch_by = TimePoint::min();
+  if (part.relay_by != kNever) part.relay_by = TimePoint::min();
   settle(index, coverage);
   return true;
 }
@@ -426,6 +427,7 @@ void Round::handle_time(TimePoint now) {
     for (Peer& peer : peers_) {
       if (peer.lost_at == TimePoint::min()) peer.lost_at = now;
     }
+    give_up_relays(now);
     ask_relays(now);
     stop_waiting_for_answers(now);
     if (!settle_by_passed_ && now >= config_.settle_by) {
@@ -907,12 +909,29 @@ void Round::ask_relay(MemberIndex index, Coverage candidates) {
   Part& part = parts_[index];
   for (std::uint32_t step = 1; step < members() && part.relay == kEverybody; ++step) {
     const MemberIndex member = (holder(index) + step) % members();
-    if ((candidates & coverage_of(member)) != 0) part.relay = member;
+    if ((candidates & ~part.relays_tried & coverage_of(member)) != 0) part.relay = member;
   }
-  if (part.relay == kEverybody) return;
+  if (part.relay == kEverybody) {
+    part.relays_tried = 0;  // once more from the first
+    return;
+  }
+  part.relay_by = TimePoint::min();  // to be dated at the next handle_time
   in_trouble_ = true;
   part.givers |= coverage_of(part.relay);
   tell_wanted(part.relay, index, {}, std::move(averages));
+}
+
+// One that has died since, or that withholds what it was asked for, is not asked twice in a row.
+void Round::give_up_relays(TimePoint now) {
+  const TimePoint patience_ends = saturating_add(now, 3 * config_.patience.resume_grace);
+  for (Part& part : parts_) {
+    if (part.relay == kEverybody) continue;
+    if (part.relay_by == TimePoint::min()) part.relay_by = patience_ends;
+    if (now < part.relay_by) continue;
+    part.relays_tried |= coverage_of(part.relay);
+    part.relay = kEverybody;
+    part.relay_by = kNever;
+  }
 }
 
 // A reducer that only this member has lost, and that does not come back: another member passes its averages on. The

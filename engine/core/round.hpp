@@ -285,6 +285,8 @@ class Round {
     Coverage votes = 0;              // and who says so
     Coverage givers = 0;             // whose averages of it are taken
     MemberIndex relay = kEverybody;  // who was asked to pass averages on
+    TimePoint relay_by = kNever;     // another one is asked then; put off by every average
+    Coverage relays_tried = 0;
     bool answer_due = false;         // the holder is to be told what is here
     // As its holder, having taken it over:
     bool taken = false;
@@ -339,6 +341,7 @@ class Round {
   void stop_waiting_for_answers(TimePoint now);
   void forget_what_is_withheld(MemberIndex part);
   void ask_relay(MemberIndex part, Coverage candidates);
+  void give_up_relays(TimePoint now);
   void ask_those_who_are_done(TimePoint now);
   [[nodiscard]] Coverage live_that_owe() const;
   [[nodiscard]] Coverage done_members() const;
