@@ -457,9 +457,11 @@ Owes Round::owes(MemberIndex member) const {
     const bool is_reduced = is_reduced_here(part);
     if (!is_reduced && holder(part) != member) continue;
     for (ChunkIndex index = begin; index < begin + plan_.chunks(part); ++index) {
-      if (chunks_[index].state != ChunkState::open) continue;
-      if (is_reduced && (missing(part, index) & coverage_of(member)) != 0) return Owes::contributions;
-      owes_averages |= !is_reduced;
+      const Chunk& chunk = chunks_[index];
+      if (chunk.state != ChunkState::open) continue;
+      const bool is_fetched = is_reduced && chunk.in == 0;  // from one who holds it: no contribution was asked for
+      if (is_reduced && !is_fetched && (missing(part, index) & coverage_of(member)) != 0) return Owes::contributions;
+      owes_averages |= is_fetched ? chunk.asked_of == member : !is_reduced;
     }
   }
   if (owes_averages) return Owes::averages_only;

@@ -162,6 +162,7 @@ std::string RoundCheck::check_same(ChunkIndex chunk, const Average& average) con
 // Promise 5: nobody whom nothing befell is cut off. Who is through with the round may hang up; if it owed anything,
 // that shows in what is lacking.
 std::string RoundCheck::check_blame(MemberIndex self, const RoundReport& report) const {
+  if (is_parted_) return {};
   for (MemberIndex member = 0; member < hosts_.size(); ++member) {
     if (member == self || !report.peers[member].cut_off || !are_well(self, member) || may_be_outvoted(member)) continue;
     const bool has_ended =
@@ -181,6 +182,7 @@ std::string RoundCheck::check_blame(MemberIndex self, const RoundReport& report)
 // Promise 5, and no bans where nobody can be cut off.
 std::string RoundCheck::check_offence(std::uint32_t by, std::uint32_t against, const std::string& offence) const {
   const MemberIndex self = member_of(by), member = member_of(against);
+  if (is_parted_) return {};
   if (self == node::kNotAMember || member == node::kNotAMember) return {};
   if (!are_well(self, member) || may_be_outvoted(member) || !inputs_[member].begun) return {};
   return "round " + std::to_string(spec_.round) + ", " + name(self) + ": promise 5: holds it against " + name(member) +
@@ -189,6 +191,7 @@ std::string RoundCheck::check_offence(std::uint32_t by, std::uint32_t against, c
 
 // Coverage: members that nothing befell are in each other's averages, whatever happens to the rest.
 std::string RoundCheck::check_coverage(MemberIndex self, const RoundReport& report) const {
+  if (is_parted_) return {};
   for (ChunkIndex chunk = 0; chunk < plan_.chunk_count(); ++chunk) {
     if (report.chunks[chunk] == 0) continue;
     const MemberIndex reducer = report.reducers[chunk];
@@ -209,7 +212,7 @@ std::string RoundCheck::check_successors(MemberIndex self, const RoundReport& re
   for (ChunkIndex chunk = 0; chunk < plan_.chunk_count(); ++chunk) {
     if (report.chunks[chunk] != 0) continue;
     const MemberIndex original = plan_.reducer(chunk);
-    if (are_well(self, original) && !may_be_outvoted(original)) {
+    if (!is_parted_ && are_well(self, original) && !may_be_outvoted(original)) {
       return "promise 5: chunk " + std::to_string(chunk) + " is local, though nothing befell its reducer, " +
              name(original);
     }
