@@ -387,6 +387,7 @@ bool Round::handle_resumed(MemberIndex member) {
   peer.by_request = true;
   peer.requested.clear();
   peer.wants.clear();
+  for (Part& part : parts_) part.relays_tried &= ~coverage_of(member);
   // It has missed whom this member lost in the meantime.
   for (MemberIndex other = 0; other < members(); ++other) {
     const bool is_lost = other != member && (peers_[other].suspects & coverage_of(config_.self)) != 0;
@@ -913,17 +914,14 @@ void Round::ask_relay(MemberIndex index, Coverage candidates) {
     const MemberIndex member = (holder(index) + step) % members();
     if ((candidates & ~part.relays_tried & coverage_of(member)) != 0) part.relay = member;
   }
-  if (part.relay == kEverybody) {
-    part.relays_tried = 0;  // once more from the first
-    return;
-  }
+  if (part.relay == kEverybody) return;
   part.relay_by = TimePoint::min();  // to be dated at the next handle_time
   in_trouble_ = true;
   part.givers |= coverage_of(part.relay);
   tell_wanted(part.relay, index, {}, std::move(averages));
 }
 
-// One that has died since, or that withholds what it was asked for, is not asked twice in a row.
+// One may have died since, or withhold what it was asked for. It is not asked again: what it gets later it sends.
 void Round::give_up_relays(TimePoint now) {
   const TimePoint patience_ends = saturating_add(now, 3 * config_.patience.resume_grace);
   for (Part& part : parts_) {

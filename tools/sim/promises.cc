@@ -12,8 +12,10 @@ namespace papilio::sim {
 namespace {
 
 // The longest that it takes to find out that a reducer is gone, by the defaults of its timers, and to average what is
-// missing in its place; once more if that one is gone, too. What goes wrong later may leave chunks local.
+// missing in its place; once more if that one is gone, too. What goes wrong later may leave chunks local. Who says that
+// it waits for a slow one is believed for lag_floor / waiting_share longer.
 constexpr Duration kSuccessionTime = std::chrono::seconds(20);
+constexpr Duration kFurtherSuccessionTime = std::chrono::seconds(9);
 
 std::uint64_t hash_of(std::span<const float> values) {
   std::uint64_t hash = values.size();
@@ -23,7 +25,10 @@ std::uint64_t hash_of(std::span<const float> values) {
 
 }  // namespace
 
-bool RoundCheck::leaves_time() const { return last_disturbance_ + kSuccessionTime <= opened_ + spec_.timeout; }
+bool RoundCheck::leaves_time() const {
+  const int further = std::max(std::popcount(disturbed_ & everybody()) - 1, 0);
+  return last_disturbance_ + kSuccessionTime + further * kFurtherSuccessionTime <= opened_ + spec_.timeout;
+}
 
 // Promise 2: the report agrees with itself; its sums are the sums of its lists.
 std::string RoundCheck::check_report(MemberIndex self, const RoundReport& report) const {
