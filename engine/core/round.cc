@@ -880,16 +880,18 @@ void Round::want_average(MemberIndex to, ChunkIndex index) {
 void Round::stop_waiting_for_answers(TimePoint now) {
   // Half of what the others give a successor, so that it is not blamed for those who do not answer.
   const Duration left = (settle_by_passed_ ? config_.deadline : config_.settle_by) - now;
-  const TimePoint patience_ends =
-      saturating_add(now, std::min(config_.patience.lateness.lag_ceiling / 2, left / 2));
+  const TimePoint patience_ends = saturating_add(now, std::min(config_.patience.lateness.lag_ceiling / 2, left / 2));
   for (MemberIndex index = 0; index < members(); ++index) {
     Part& part = parts_[index];
     if (!part.taken) continue;
     if (part.answer_by == TimePoint::min()) part.answer_by = patience_ends;
     if (part.fetch_by == TimePoint::min()) part.fetch_by = patience_ends;
     if (now < std::min(part.answer_by, part.fetch_by)) continue;
-    if (now >= part.fetch_by) forget_what_is_withheld(index);
-    part.answer_by = part.fetch_by = kNever;
+    if (now >= part.answer_by) part.answer_by = kNever;
+    if (now >= part.fetch_by) {
+      part.fetch_by = kNever;
+      forget_what_is_withheld(index);
+    }
     decide(index);
   }
 }
@@ -941,7 +943,9 @@ void Round::ask_relays(TimePoint now) {
     Part& part = parts_[index];
     const std::uint32_t nearest = nearest_reducer(index);
     const MemberIndex lost = (index + nearest) % members();
-    if (nearest >= members() || lost == config_.self || is_live(lost) || part.relay != kEverybody || plan_.chunks(index) == 0) continue;
+    if (nearest >= members() || lost == config_.self || is_live(lost) || part.relay != kEverybody ||
+        plan_.chunks(index) == 0)
+      continue;
     const TimePoint lost_at = peers_[lost].lost_at;
     if (lost_at != kNever && now < saturating_add(lost_at, config_.patience.resume_grace)) continue;
     ask_relay(index, live_ & config_.reducers & ~coverage_of(config_.self) & ~peers_[lost].suspects);

@@ -175,7 +175,8 @@ std::string RoundCheck::check_blame(MemberIndex self, const RoundReport& report)
     const std::string& reason = report.peers[member].reason;
     if (has_ended && (reason == "connection-lost" || reason == "condemned")) continue;
     // What it lacked may have been withheld from it twice.
-    const bool is_left_behind = reason == "not-done" || (reason == "condemned" && (not_done_ & coverage_of(member)) != 0);
+    const bool is_left_behind =
+        reason == "not-done" || (reason == "condemned" && (not_done_ & coverage_of(member)) != 0);
     if (is_left_behind && std::popcount(disturbed_) > 1) continue;
     if (!leaves_time() && (reason == "contributions-missing" || reason == "not-done")) continue;
     return "promise 5: " + name(member) + " was cut off (" + report.peers[member].reason +
