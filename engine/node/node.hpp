@@ -64,7 +64,7 @@ struct PeerReport {
   bool cut_off = false;
   bool banned = false;   // by this node, when the round was over
   std::string reason;    // why it was cut off; empty otherwise
-  std::string evidence;  // what its timers said, where they are the reason
+  std::string evidence;  // what its timers said, what it sent, or how its connection ended
   // Timers of this round; negative: not known.
   double round_trip_ms = -1, first_shard_ms = -1, longest_gap_ms = -1, rate_bytes_per_s = -1, lag_ms = -1;
   std::uint32_t times_resumed = 0;      // its connection was lost and came back

@@ -715,8 +715,7 @@ void RoundDriver::tell(const core::Notice& notice) {
 
 void RoundDriver::cut_link(const core::Notice& notice) {
   const CutOff reason = round_->cut_off(notice.member);
-  PeerReport& report = member_reports_[notice.member];
-  report.evidence = notice.evidence;
+  if (!notice.evidence.empty()) member_reports_[notice.member].evidence = notice.evidence;
   Peer* const peer = member_peers_[notice.member];
   if (peer == nullptr) return;
   const std::string why = notice.evidence.empty() ? std::string(to_string(reason)) : notice.evidence;
@@ -762,7 +761,7 @@ void RoundDriver::send_pulses(TimePoint now) {
   }
 }
 
-void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how) {
+void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how, const std::string& why) {
   std::erase_if(early_, [&](const EarlyFrame& each) { return each.peer == &peer; });
   if (!round_ || peer.member == kNotAMember) return;
   const MemberIndex member = peer.member;
@@ -771,12 +770,14 @@ void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how) {
                         : how == PeerLeft::protocol_violation ? CutOff::protocol
                         : how == PeerLeft::damaged            ? CutOff::damaged_bytes
                                                               : CutOff::connection_lost;
+  if (round_->is_live(member)) member_reports_[member].evidence = why;
   round_->handle_cut_off(member, reason);
   act();
 }
 
 void RoundDriver::violate(Peer& peer, CutOff reason, const std::string& what) {
   spdlog::warn("{} ({}): cut off ({}): {}", to_hex(peer.id), peer.address, to_string(reason), what);
+  member_reports_[peer.member].evidence = what;
   round_->handle_cut_off(peer.member, reason);
   events_.on_offence(peer, offence_of(reason), what + " in round " + std::to_string(spec_.round));
   mesh_.drop(peer, what);

@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/core/conduct.hpp"
@@ -91,7 +92,7 @@ class RoundDriver {
 
   // The mesh's events, passed on by its owner.
   void handle_peer_joined(Peer& peer);
-  void handle_peer_left(Peer& peer, PeerLeft how);
+  void handle_peer_left(Peer& peer, PeerLeft how, const std::string& why);
   // What members tell each other about a round. False: not a frame of that kind.
   bool handle_control(Peer& peer, const transport::Header& header);
   transport::PayloadDecision handle_shard_header(Peer& peer, transport::Flow& flow, const transport::Header& header,
