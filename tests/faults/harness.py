@@ -122,6 +122,10 @@ class Hosts:
         """As if somebody pulled the plug beyond the next switch: nothing arrives, and nobody is told."""
         self.links.run_tool("ip", "-n", self.network.switch, "link", "set", f"port{host}", "nomaster")
 
+    def take_down(self, host: int) -> None:
+        """The host's own interface; its kernel forgets the way, the others are told nothing."""
+        self.links.run_tool("ip", "-n", self.network.hosts[host], "link", "set", "eth0", "down")
+
     def mend(self, host: int) -> None:
         self.links.run_tool("ip", "-n", self.network.switch, "link", "set", f"port{host}", "master", "bridge")
         self.shape(host, self.rate_bps)
@@ -185,12 +189,12 @@ class Proxy:
 
 class LyingLine(Proxy):
     """In front of a sound node, and makes a liar of it: what the node says in a round's shards is passed on frame by
-    frame, until one of them is replaced by whatever `lie` makes of it. Once per connection, amid a round."""
-
-    AMID = 2  # the second shard of a round
+    frame, until one of them is replaced by whatever `lie` makes of it: amid a round, once on each connection there is."""
 
     def __init__(self, target: str) -> None:
         self.lie = None  # from a Frame to the bytes that are sent in its place
+        self.kind = frames.CONTRIBUTION
+        self.amid = 2  # at the how manieth frame of that kind in a round
         self.told: list[int] = []  # the rounds in which it lied
         self.changed = threading.Condition()
         super().__init__(target)
@@ -214,10 +218,10 @@ class LyingLine(Proxy):
         lied = self.lie is not None  # only those who knew it as an honest member
         while frame := frames.Frame.receive(source):
             words = frame.bytes()
-            if frame.kind == frames.CONTRIBUTION:
+            if frame.kind == self.kind:
                 shards = shards + 1 if frame.get("round") == round_ else 1
                 round_ = frame.get("round")
-                if self.lie is not None and not lied and shards == self.AMID:
+                if self.lie is not None and not lied and shards == self.amid:
                     words = self.lie(frame)
                     lied = True
                     with self.changed:
