@@ -106,20 +106,6 @@ std::string bad_number(const char* kind, ChunkIndex chunk, std::span<const float
          text_of(value) + excess;
 }
 
-// Graces are meant for rounds of kUsualTimeout and more; a shorter one has no room for them, down to a half.
-double room_for_graces(Duration timeout) {
-  constexpr Duration kUsualTimeout = std::chrono::seconds(20);
-  return std::clamp(to_seconds(timeout) / to_seconds(kUsualTimeout), 0.5, 1.0);
-}
-
-core::LatenessConfig scaled(core::LatenessConfig config, double factor) {
-  for (Duration* each : {&config.first_shard_grace, &config.stall_grace, &config.minority_patience, &config.window,
-                         &config.lag_floor, &config.lag_ceiling}) {
-    *each = from_seconds(to_seconds(*each) * factor);
-  }
-  return config;
-}
-
 Role role_of(transport::WireRole role) { return static_cast<Role>(role); }
 
 }  // namespace
@@ -195,10 +181,12 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   config.weight = static_cast<float>(weight);  // as the others read it from the shards
   config.start = began_;
   config.deadline = saturating_add(began_, spec.timeout);
-  config.reduce_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.reduce_by_fraction));
-  config.settle_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.settle_by_fraction));
-  config.patience = config_.patience;
-  config.patience.lateness = scaled(config_.patience.lateness, room_for_graces(spec.timeout));
+  config.reduce_by =
+      saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.patience.reduce_by_fraction));
+  config.settle_by =
+      saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.patience.settle_by_fraction));
+  config.patience = config_.patience.members;
+  config.patience.lateness = scaled(config_.patience.members.lateness, room_for_graces(spec.timeout));
   for (const PlanMember& member : plan_members) config.rates.push_back(member.rate);
   next_pulse_ = saturating_add(began_, pulse_interval());
   config.reducers = 0;
@@ -385,6 +373,7 @@ RoundReport RoundDriver::make_report() {
     peer.longest_gap_ms = timers.longest_gap_ms;
     peer.rate_bytes_per_s = timers.rate_bytes_per_s;
     peer.lag_ms = timers.lag_ms;
+    peer.limit_ms = timers.limit_ms;
     peer.cut_off = round_->cut_off(member) != CutOff::none;
     if (peer.cut_off) peer.reason = to_string(round_->cut_off(member));
     report.bytes_received += peer.bytes_in;
@@ -748,7 +737,7 @@ void RoundDriver::feed_timers(TimePoint now) {
 }
 
 Duration RoundDriver::pulse_interval() const {
-  return from_seconds(to_seconds(config_.pulse_interval) * room_for_graces(spec_.timeout));
+  return from_seconds(to_seconds(config_.patience.pulse_interval) * room_for_graces(spec_.timeout));
 }
 
 void RoundDriver::send_pulses(TimePoint now) {

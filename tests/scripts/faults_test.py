@@ -294,6 +294,17 @@ class FaultsTest(unittest.TestCase):
             self.assertEqual(round_.local_chunks, 0, "its part goes to a successor")
         self.expect_training_goes_on(live, idle.peer(), after=1)
 
+    def test_patience_is_as_configured(self) -> None:
+        group = self.start(harness.Loopback(MEMBERS), LOOPBACK_ELEMENTS)
+        for index in range(MEMBERS):
+            group.start(index, "--patience-first-shard-grace", "2500ms",
+                        *(("--idle-from", "1") if index == 3 else ()))
+        idle, live = group.members[3], group.others(group.members[3])
+        idle.wait_for("idle")
+        rounds = self.expect_cut_off(live, idle.peer(), SLOW)
+        said = [round_.of(idle.peer())["evidence"] for round_ in rounds]
+        self.assertTrue(any("no shard within 2.5 s" in each for each in said), said)
+
     def test_strangers_with_bad_manners(self) -> None:
         """Whoever is not a member cannot disturb a round."""
         group = self.start(harness.Loopback(MEMBERS), LOOPBACK_ELEMENTS)
