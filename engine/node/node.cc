@@ -273,7 +273,8 @@ class LoopNode final : public Node, private node::EngineEvents {
       publish();
       engine_.turn(std::min(call_ ? call_->deadline : kNever, group_.next_deadline(io_->now())));
     }
-    if (call_) fail_call("the node was stopped before a round began");
+    if (call_ && !joined_) fail_call("the node was stopped before a round began");
+    // Ends a round in flight, and only then answers its caller: until then the gradient is the engine's.
     engine_.leave("leaving", kLeavePatience);
   }
 
@@ -330,6 +331,7 @@ class LoopNode final : public Node, private node::EngineEvents {
   }
 
   void answer_call(RoundReport report) {
+    PAPILIO_ASSERT(call_.has_value());
     std::promise<RoundReport> promise = std::move(call_->promise);
     call_.reset();
     joined_ = false;
