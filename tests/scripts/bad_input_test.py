@@ -294,12 +294,20 @@ class NodeTest(BadInput):
         two = self.start_node(second, [first], *settings, "--json", "two.json")
         for stranger in crowd:
             self.assertTrue(is_closed_by_the_node(stranger))
-            one.wait_for(line_about(stranger))
         one.wait_for("^epoch", 2)
-        visit()  # in the middle of the training, too
+        noisy = [connect() for _ in range(50)]  # in the middle of the training, too
+        for stranger in noisy:
+            stranger.sendall(os.urandom(4096))
+            self.assertTrue(is_closed_by_the_node(stranger))
         for node in (one, two):
             self.assertEqual(node.exit_code(), DONE, node.text())
             self.assertNotIn(" lost: ", node.text())
+        # A few of them by name, all others in a count: within the interval, or when the node leaves.
+        about = [line for line in one.lines if re.search("hello|not the Papilio protocol|not the protocol", line)]
+        counted = sum(int(found.group(1)) for line in about if (found := re.search(" ([0-9]+) more connections", line)))
+        by_name = sum(1 for line in about if "connection closed: " in line)
+        self.assertEqual(counted + by_name, 200 + 1 + 50 + 2, one.text())
+        self.assertLess(by_name, 40)
         documents = [self.document("one.json"), self.document("two.json")]
         self.assertEqual(documents[0]["model_digest"], documents[1]["model_digest"])
         for document in documents:
