@@ -636,7 +636,7 @@ bool RoundDriver::handle_control(Peer& peer, const transport::Header& header) {
 // Others may be in the round already, and each word is said only once. Holdings answer what this node said in a round;
 // pulses are said again.
 bool RoundDriver::keep_for_later(Peer& peer, const transport::Header& header) {
-  constexpr std::size_t kMostPerPeer = 4 * kMaximumMembers;
+  constexpr std::size_t kMostPerPeer = std::size_t{4} * kMaximumMembers;
   if (std::holds_alternative<transport::Pulse>(header) || std::holds_alternative<transport::Holdings>(header))
     return true;
   const auto kept = std::count_if(early_.begin(), early_.end(), [&](const auto& each) { return each.peer == &peer; });
