@@ -121,6 +121,7 @@ TimePoint Mesh::next_deadline() const {
   TimePoint next = kNever;
   for (const Connection& connection : connections_) next = std::min(next, connection.deadline);
   if (leaving_) return next;
+  next = std::min(next, log_limit_.next_deadline());
   for (const auto& source : sources_) next = std::min(next, source->next_poll());
   for (const Dial& dial : dials_) {
     if (!dial.busy && !dial.given_up) next = std::min(next, dial.next_try);
@@ -130,6 +131,7 @@ TimePoint Mesh::next_deadline() const {
 
 void Mesh::handle_time(TimePoint now) {
   if (!leaving_) {
+    say_left_out(now);
     ask_sources(now);
     for (Dial& dial : dials_) {
       if (dial.busy || dial.given_up || now < dial.next_try) continue;
@@ -153,9 +155,11 @@ void Mesh::handle_time(TimePoint now) {
       continue;
     }
     counters_.handshake_timeouts += 1;
-    spdlog::log(connection.dialled ? spdlog::level::debug : spdlog::level::warn,
-                "{}: connection closed: no complete hello within {:.1f} s", connection.address,
-                to_seconds(config_.handshake_timeout));
+    if (connection.dialled || may_say("no complete hello")) {
+      spdlog::log(connection.dialled ? spdlog::level::debug : spdlog::level::warn,
+                  "{}: connection closed: no complete hello within {:.1f} s", connection.address,
+                  to_seconds(config_.handshake_timeout));
+    }
     close_quietly(connection);
   }
 }
@@ -245,7 +249,9 @@ void Mesh::on_accepted(transport::Stream& stream) {
     return !other.dialled && other.stage == Stage::awaiting_hello;
   });
   if (leaving_ || pending > config_.maximum_pending) {
-    if (!leaving_) spdlog::warn("{}: refused: {} connections without a hello already", connection.address, pending - 1);
+    if (!leaving_ && may_say("too many connections without a hello")) {
+      spdlog::warn("{}: refused: {} connections without a hello already", connection.address, pending - 1);
+    }
     connection.stage = Stage::closing;
     connection.flow.abort();
   }
@@ -306,8 +312,10 @@ void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
   connection.hello = hello;
   if (const auto objection = objection_to(hello)) {
     counters_.refused += 1;
-    spdlog::warn("{} ({}): refused ({}): {}", connection.address, to_hex(hello.peer), to_string(objection->reason),
-                 objection->detail);
+    if (may_say(to_string(objection->reason))) {
+      spdlog::warn("{} ({}): refused ({}): {}", connection.address, to_hex(hello.peer), to_string(objection->reason),
+                   objection->detail);
+    }
     return refuse(connection, *objection);
   }
   Peer* const peer = find(hello.peer);
@@ -433,7 +441,10 @@ void Mesh::refuse(Connection& connection, Refusal refusal) {
 
 void Mesh::violate(Connection& connection, const std::string& what, PeerLeft how) {
   counters_.protocol_violations += 1;
-  spdlog::warn("{}: connection closed: {}", connection.address, what);
+  const bool is_stranger = connection.stage != Stage::established;
+  if (!is_stranger || may_say("not the protocol")) {
+    spdlog::warn("{}: connection closed: {}", connection.address, what);
+  }
   if (connection.stage == Stage::established) return lose_peer(*connection.peer, how, what);
   close_quietly(connection);
 }
@@ -500,7 +511,7 @@ void Mesh::on_flow_failed(Flow& flow, const transport::FlowFailure& failure) {
   if (connection.stage == Stage::established) return lose_flow(connection, failure.to_string());
   if (connection.peer != nullptr) {  // a further flow that could not be opened: the link lives without it
     spdlog::debug("{}: further flow not opened: {}", connection.address, failure.to_string());
-  } else {
+  } else if (connection.dialled || may_say("gone before the handshake")) {
     spdlog::log(connection.dialled ? spdlog::level::debug : spdlog::level::info, "{}: gone before the handshake: {}",
                 connection.address, failure.to_string());
   }
@@ -570,6 +581,7 @@ void Mesh::on_flow_closed(Flow& flow) {
 void Mesh::leave(const std::string& reason) {
   if (leaving_) return;
   leaving_ = true;
+  say_left_out(kNever);
   if (listener_ != nullptr) std::exchange(listener_, nullptr)->close();
   for (Connection& connection : connections_) {
     // On every flow: its end must not arrive before its goodbye, and flows do not wait for each other.
@@ -577,6 +589,13 @@ void Mesh::leave(const std::string& reason) {
     connection.stage = Stage::closing;
     connection.deadline = saturating_add(io_.now(), std::chrono::seconds(1));
     connection.flow.close_after_sending();
+  }
+}
+
+void Mesh::say_left_out(TimePoint now) {
+  while (const auto left_out = log_limit_.poll(now)) {
+    spdlog::warn("{} more connections within {:.0f} s: {}", left_out->lines, to_seconds(log_limit_.config().interval),
+                 left_out->kind);
   }
 }
 

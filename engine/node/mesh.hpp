@@ -9,11 +9,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/base/ids.hpp"
 #include "engine/base/result.hpp"
 #include "engine/base/time.hpp"
+#include "engine/node/log_limit.hpp"
 #include "engine/node/membership.hpp"
 #include "transport/flow.hpp"
 #include "transport/frame.hpp"
@@ -226,6 +228,8 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   void lose_peer(Peer& peer, PeerLeft how, const std::string& why);
   void close_quietly(Connection& connection);
   void schedule_redial(Dial& dial);
+  [[nodiscard]] bool may_say(std::string_view kind) { return log_limit_.admit(io_.now(), kind); }
+  void say_left_out(TimePoint now);
 
   transport::Io& io_;
   MeshConfig config_;
@@ -238,6 +242,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   std::vector<std::unique_ptr<Peer>> departed_;  // until their flows are closed
   std::uint64_t next_session_ = 0;
   bool leaving_ = false;
+  LogLimit log_limit_;  // of lines about strangers
   Counters counters_;
 };
 

@@ -106,20 +106,6 @@ std::string bad_number(const char* kind, ChunkIndex chunk, std::span<const float
          text_of(value) + excess;
 }
 
-// Graces are meant for rounds of kUsualTimeout and more; a shorter one has no room for them, down to a half.
-double room_for_graces(Duration timeout) {
-  constexpr Duration kUsualTimeout = std::chrono::seconds(20);
-  return std::clamp(to_seconds(timeout) / to_seconds(kUsualTimeout), 0.5, 1.0);
-}
-
-core::LatenessConfig scaled(core::LatenessConfig config, double factor) {
-  for (Duration* each : {&config.first_shard_grace, &config.stall_grace, &config.minority_patience, &config.window,
-                         &config.lag_floor, &config.lag_ceiling}) {
-    *each = from_seconds(to_seconds(*each) * factor);
-  }
-  return config;
-}
-
 Role role_of(transport::WireRole role) { return static_cast<Role>(role); }
 
 }  // namespace
@@ -195,10 +181,12 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   config.weight = static_cast<float>(weight);  // as the others read it from the shards
   config.start = began_;
   config.deadline = saturating_add(began_, spec.timeout);
-  config.reduce_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.reduce_by_fraction));
-  config.settle_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.settle_by_fraction));
-  config.patience = config_.patience;
-  config.patience.lateness = scaled(config_.patience.lateness, room_for_graces(spec.timeout));
+  config.reduce_by =
+      saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.patience.reduce_by_fraction));
+  config.settle_by =
+      saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.patience.settle_by_fraction));
+  config.patience = config_.patience.members;
+  config.patience.lateness = scaled(config_.patience.members.lateness, room_for_graces(spec.timeout));
   for (const PlanMember& member : plan_members) config.rates.push_back(member.rate);
   next_pulse_ = saturating_add(began_, pulse_interval());
   config.reducers = 0;
@@ -385,6 +373,7 @@ RoundReport RoundDriver::make_report() {
     peer.longest_gap_ms = timers.longest_gap_ms;
     peer.rate_bytes_per_s = timers.rate_bytes_per_s;
     peer.lag_ms = timers.lag_ms;
+    peer.limit_ms = timers.limit_ms;
     peer.cut_off = round_->cut_off(member) != CutOff::none;
     if (peer.cut_off) peer.reason = to_string(round_->cut_off(member));
     report.bytes_received += peer.bytes_in;
@@ -647,7 +636,7 @@ bool RoundDriver::handle_control(Peer& peer, const transport::Header& header) {
 // Others may be in the round already, and each word is said only once. Holdings answer what this node said in a round;
 // pulses are said again.
 bool RoundDriver::keep_for_later(Peer& peer, const transport::Header& header) {
-  constexpr std::size_t kMostPerPeer = 4 * kMaximumMembers;
+  constexpr std::size_t kMostPerPeer = std::size_t{4} * kMaximumMembers;
   if (std::holds_alternative<transport::Pulse>(header) || std::holds_alternative<transport::Holdings>(header))
     return true;
   const auto kept = std::count_if(early_.begin(), early_.end(), [&](const auto& each) { return each.peer == &peer; });
@@ -716,8 +705,7 @@ void RoundDriver::tell(const core::Notice& notice) {
 
 void RoundDriver::cut_link(const core::Notice& notice) {
   const CutOff reason = round_->cut_off(notice.member);
-  PeerReport& report = member_reports_[notice.member];
-  report.evidence = notice.evidence;
+  if (!notice.evidence.empty()) member_reports_[notice.member].evidence = notice.evidence;
   Peer* const peer = member_peers_[notice.member];
   if (peer == nullptr) return;
   const std::string why = notice.evidence.empty() ? std::string(to_string(reason)) : notice.evidence;
@@ -749,7 +737,7 @@ void RoundDriver::feed_timers(TimePoint now) {
 }
 
 Duration RoundDriver::pulse_interval() const {
-  return from_seconds(to_seconds(config_.pulse_interval) * room_for_graces(spec_.timeout));
+  return from_seconds(to_seconds(config_.patience.pulse_interval) * room_for_graces(spec_.timeout));
 }
 
 void RoundDriver::send_pulses(TimePoint now) {
@@ -763,7 +751,7 @@ void RoundDriver::send_pulses(TimePoint now) {
   }
 }
 
-void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how) {
+void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how, const std::string& why) {
   std::erase_if(early_, [&](const EarlyFrame& each) { return each.peer == &peer; });
   if (!round_ || peer.member == kNotAMember) return;
   const MemberIndex member = peer.member;
@@ -772,12 +760,14 @@ void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how) {
                         : how == PeerLeft::protocol_violation ? CutOff::protocol
                         : how == PeerLeft::damaged            ? CutOff::damaged_bytes
                                                               : CutOff::connection_lost;
+  if (round_->is_live(member)) member_reports_[member].evidence = why;
   round_->handle_cut_off(member, reason);
   act();
 }
 
 void RoundDriver::violate(Peer& peer, CutOff reason, const std::string& what) {
   spdlog::warn("{} ({}): cut off ({}): {}", to_hex(peer.id), peer.address, to_string(reason), what);
+  member_reports_[peer.member].evidence = what;
   round_->handle_cut_off(peer.member, reason);
   events_.on_offence(peer, offence_of(reason), what + " in round " + std::to_string(spec_.round));
   mesh_.drop(peer, what);

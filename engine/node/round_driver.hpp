@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/core/conduct.hpp"
@@ -20,6 +21,7 @@
 #include "engine/core/round.hpp"
 #include "engine/node/mesh.hpp"
 #include "engine/node/node.hpp"
+#include "engine/node/patience.hpp"
 #include "transport/slab_pool.hpp"
 
 namespace papilio::node {
@@ -43,13 +45,7 @@ enum class Borrow : std::uint8_t { automatic, nothing, contributions, everything
 struct RoundDriverConfig {
   PeerId self;
   std::size_t pool_bytes_limit = std::size_t{64} << 20U;
-  // Part of the timeout after which reducers finalise with what they have.
-  double reduce_by_fraction = 0.6;
-  // The same for successors, with the parts that they took over.
-  double settle_by_fraction = 0.85;
-  core::Patience patience;
-  // How often members tell each other that they are alive, and for whom they wait.
-  Duration pulse_interval = std::chrono::milliseconds(250);
+  RoundPatience patience;  // passes check()
   Borrow borrow = Borrow::automatic;
   // `automatic` borrows everything from this size of gradient on, and nothing below it.
   std::size_t borrow_from_bytes = std::size_t{4} << 20U;
@@ -91,7 +87,7 @@ class RoundDriver {
 
   // The mesh's events, passed on by its owner.
   void handle_peer_joined(Peer& peer);
-  void handle_peer_left(Peer& peer, PeerLeft how);
+  void handle_peer_left(Peer& peer, PeerLeft how, const std::string& why);
   // What members tell each other about a round. False: not a frame of that kind.
   bool handle_control(Peer& peer, const transport::Header& header);
   transport::PayloadDecision handle_shard_header(Peer& peer, transport::Flow& flow, const transport::Header& header,

@@ -127,6 +127,9 @@ ManualPage node_manual_page() {
       "and the coverage, which is the share of the members' gradients that the averages hold. Ctrl-C leaves the group "
       "cleanly; the others go on.\n"
       "\n"
+      "No round waits for anybody for long: who is late is cut off. The options under PATIENCE say how late that is; "
+      "docs/rounds.md and docs/timers.md tell what each costs and buys.\n"
+      "\n"
       "Peers that spoil rounds are banned for a while. `papilio-node bans --help` tells how to see whom, and to "
       "forgive.";
   page.examples = {"papilio-node --listen 127.0.0.1:7001 --peer 127.0.0.1:7002 --slot 0 &",
@@ -195,12 +198,14 @@ void add_node_options(CommandLine& command_line, NodeSettings& settings) {
              "sender is cut off. NaN and infinity are never averaged, whatever this says.");
   add_number(app, "--norm-limit", settings.norm_limit, 1, 1e6,
              "How many times the group's median norm is too much for --norm-policy.");
+  add_patience_options(app, settings.patience);
 }
 
 Status validate(NodeSettings& settings) {
   if (auto checked = validate_role(settings); !checked) return checked;
   if (auto checked = validate_group(settings); !checked) return checked;
   if (auto checked = validate_network(settings); !checked) return checked;
+  if (auto checked = validate(settings.patience); !checked) return checked;
   if (settings.learning_rate <= 0) return usage_error("--learning-rate: '0' learns nothing; write it like 2e-3");
   return make_state_directory(settings.state_dir);
 }
@@ -242,6 +247,7 @@ NodeConfig node_config_of(const NodeSettings& settings, Fingerprint fingerprint,
   config.join_timeout = settings.join_timeout;
   config.norm_policy = settings.norm_policy;
   config.norm_limit = settings.norm_limit;
+  config.patience = settings.patience.patience();
   return config;
 }
 

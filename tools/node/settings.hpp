@@ -14,6 +14,7 @@
 #include "engine/training/learner.hpp"
 #include "engine/training/trainer.hpp"
 #include "tools/common/command_line.hpp"
+#include "tools/node/patience.hpp"
 
 namespace papilio::tools {
 
@@ -52,6 +53,9 @@ struct NodeSettings {
   // What is believed of others
   std::string norm_policy = "off";
   double norm_limit = 8;
+
+  // For whom rounds wait
+  PatienceSettings patience;
 
   static constexpr std::uint64_t kNoSlot = UINT64_MAX;
 };
