@@ -7,6 +7,8 @@
 
 #include "engine/base/assert.hpp"
 #include "kernels/ops.h"
+#include "kernels/robust.h"
+#include "kernels/scalar.h"
 
 namespace papilio::kernels {
 namespace {
@@ -80,6 +82,50 @@ Inspection inspect(std::span<const float> values) {
 void copy_streaming(std::span<std::byte> to, std::span<const std::byte> from) {
   check_pair(to, from);
   cpu_operations().copy_streaming(to.data(), from.data(), from.size());
+}
+
+NumberFault check_encoded(Codec codec, std::span<const std::byte> bytes, std::size_t elements, float limit) {
+  return scalar::check_encoded(codec, bytes, elements, limit);
+}
+
+NumberFault accumulate_checked(std::span<float> sum, float own_scale, float weight, Codec codec,
+                               std::span<const std::byte> bytes, float inverse_total, float limit) {
+  return scalar::accumulate_checked(sum, own_scale, weight, codec, bytes, inverse_total, limit);
+}
+
+NumberFault decode(Codec codec, std::span<const std::byte> bytes, std::span<float> out, float limit) {
+  return scalar::decode(codec, bytes, out, limit);
+}
+
+void encode(Codec codec, std::span<const float> values, std::span<std::byte> out) {
+  scalar::encode(codec, values, out);
+}
+
+void encode_with_feedback(Codec codec, std::span<const float> values, std::span<float> residual,
+                          std::span<std::byte> out) {
+  scalar::encode_with_feedback(codec, values, residual, out);
+}
+
+void finalise_and_encode(std::span<float> sum, float inverse_total, Codec codec, std::span<std::byte> out) {
+  scalar::finalise_and_encode(sum, inverse_total, codec, out);
+}
+
+void group_bytes(Codec codec, std::span<const std::byte> bytes, std::span<std::byte> out) {
+  scalar::group_bytes(codec, bytes, out);
+}
+
+void ungroup_bytes(Codec codec, std::span<const std::byte> grouped, std::span<std::byte> out) {
+  scalar::ungroup_bytes(codec, grouped, out);
+}
+
+void trimmed_mean(Contributions contributions, std::size_t trim, std::span<float> out) {
+  scalar::trimmed_mean(contributions, trim, out);
+}
+
+void median(Contributions contributions, std::span<float> out) { scalar::median(contributions, out); }
+
+void centred_clipping(Contributions contributions, float radius, std::size_t iterations, std::span<float> centre) {
+  scalar::centred_clipping(contributions, radius, iterations, centre);
 }
 
 }  // namespace papilio::kernels
