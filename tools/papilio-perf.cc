@@ -145,7 +145,8 @@ Result<Sample> run_iteration(Rank& rank, std::uint32_t index, const WorldOptions
   // Checking is heavier than averaging: nobody begins it while others, on the same cores, still average.
   if (barrier != nullptr) pthread_barrier_wait(barrier);
   sample.digest = report->digest;
-  sample.wrong = count_wrong(values, world.weights, iteration);
+  sample.wrong = count_wrong(values, world.weights, iteration,
+                             bound_of(node::kernel_codec(world.format.codec), world.error_feedback));
   return sample;
 }
 
@@ -388,9 +389,7 @@ Result<std::vector<double>> parse_weights(const std::vector<std::string>& texts)
 
 Status check(Options& options, const std::vector<std::string>& rate_texts, const std::vector<std::string>& weight_texts,
              std::uint64_t ranks, std::uint64_t clients) {
-  if (options.codec != "fp32") {
-    return usage_error("--codec " + options.codec + ": this build encodes fp32 only; use --codec fp32");
-  }
+  options.world.format = *node::parse_shard_format(options.codec);  // one of the choices
   if (options.security != "none") {
     return usage_error("--security " + options.security + ": this build has no encryption; use --security none");
   }
@@ -484,6 +483,10 @@ Result<nlohmann::ordered_json> run(const Options& options, std::FILE* out, bool&
   return results;
 }
 
+std::vector<std::string> codec_choices() {
+  return {"fp32", "bf16", "fp16", "int8", "fp32+zstd", "bf16+zstd", "fp16+zstd", "int8+zstd"};
+}
+
 int main_of_perf(int argc, char** argv) {
   tools::CommandLine line({.name = "papilio-perf",
                            .summary = "times Papilio's collective operations and checks their results",
@@ -500,7 +503,10 @@ int main_of_perf(int argc, char** argv) {
        .description =
            "Starts N local processes that average random gradients of several sizes, or takes part as one rank of "
            "several hosts. Inputs are random per rank and iteration; #wrong counts elements further from a float64 "
-           "reference than fp32 summation in any order can be: (n + 2) 2^-24 sum(w|g|) / sum(w).\n\n"
+           "reference than fp32 summation in any order can be: (n + 2) 2^-24 sum(w|g|) / sum(w), and what the codec "
+           "may take: twice its own bound, for contributions and for their average, and as much again that error "
+           "feedback carries over from the iteration before, all of values up to 1. The codecs' bounds: bf16 2^-8 |x|, "
+           "fp16 2^-11 |x| + 2^-25, int8 max/254 of its block of 256 (kernels/codec.h).\n\n"
            "An iteration's time is from the first rank's start to the last rank's end (over several hosts: this "
            "rank's own). algbw is size over time, busbw = algbw 2(n-1)/n, both in 1e9 bytes/s; cpu/op is the "
            "CPU time of all ranks, peak rss the largest rank's.",
@@ -515,6 +521,7 @@ int main_of_perf(int argc, char** argv) {
   std::uint64_t flows = 0;
   std::string borrow = "auto";
   std::string order = "auto";
+  std::string error_feedback = "on";
   std::vector<std::string> rates;
   std::vector<std::string> weights;
   tools::add_count(command, "--ranks", ranks, 1, kMaximumMembers, "local processes");
@@ -523,7 +530,9 @@ int main_of_perf(int argc, char** argv) {
   tools::add_count(command, "--factor", options.factor, 2, 1024, "from one size to the next");
   tools::add_count(command, "--iters", options.iterations, 1, 100000, "timed iterations per size");
   tools::add_count(command, "--warmup", options.warmup, 0, 100000, "iterations before them");
-  tools::add_choice(command, "--codec", options.codec, {"fp32", "bf16", "fp16", "int8"}, "how shards are encoded");
+  tools::add_choice(command, "--codec", options.codec, codec_choices(), "what shards are sent in");
+  tools::add_choice(command, "--error-feedback", error_feedback, {"on", "off"},
+                    "whether what rounding took is added in the next iteration");
   tools::add_choice(command, "--transport", options.transport, {"auto", "uring", "uv"}, "the Io backend");
   tools::add_choice(command, "--security", options.security, {"none", "tls"}, "encryption of the connections");
   command.add_option("--congestion-control", options.world.congestion_control,
@@ -545,6 +554,7 @@ int main_of_perf(int argc, char** argv) {
   tools::add_addresses(command, "--peers", options.peers, "all ranks' addresses in world order, with --world");
   if (const auto code = line.parse(argc, argv)) return *code;
 
+  options.world.error_feedback = error_feedback == "on";
   options.world.flows = static_cast<std::uint16_t>(flows);
   options.world.backend = options.transport == "uring" ? transport::IoBackend::uring
                           : options.transport == "uv"  ? transport::IoBackend::uv

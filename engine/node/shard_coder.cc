@@ -1,7 +1,11 @@
 #include "engine/node/shard_coder.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <utility>
 
@@ -20,7 +24,89 @@ std::uint64_t key_of(const core::SendOrder& order) {
   return (std::uint64_t{order.chunk} << 1U) | (order.kind == core::ShardKind::average ? 1U : 0U);
 }
 
+// Of memory that grows to what is needed most.
+std::span<std::byte> first_bytes(std::vector<std::byte>& memory, std::size_t size) {
+  if (memory.size() < size) memory.resize(size);
+  return std::span(memory).first(size);
+}
+
+constexpr float kAnyNumber = std::numeric_limits<float>::max();
+
+std::string text_of(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.6g", value);
+  return text;
+}
+
+float element_of(kernels::Codec codec, std::span<const std::byte> bytes, std::size_t element) {
+  float value = 0;
+  if (codec == kernels::Codec::fp32) {
+    std::memcpy(&value, bytes.data() + element * sizeof(float), sizeof(value));
+    return value;
+  }
+  const std::span<const std::byte> one = bytes.subspan(element * 2, 2);
+  const bool is_finite = kernels::decode(codec, one, {&value, 1}, kAnyNumber) == kernels::NumberFault::none;
+  return is_finite ? value : std::numeric_limits<float>::quiet_NaN();
+}
+
+// The first block whose scale or bytes no encoder writes.
+std::size_t bad_block(std::span<const std::byte> bytes, std::size_t elements, float& scale) {
+  const std::size_t blocks = kernels::int8_blocks(elements);
+  std::array<std::byte, sizeof(float) + kernels::kInt8Block> alone;
+  for (std::size_t block = 0; block < blocks; ++block) {
+    const std::size_t begin = block * kernels::kInt8Block;
+    const std::size_t size = std::min(kernels::kInt8Block, elements - begin);
+    std::memcpy(alone.data(), bytes.data() + block * sizeof(float), sizeof(float));
+    std::memcpy(alone.data() + sizeof(float), bytes.data() + blocks * sizeof(float) + begin, size);
+    std::memcpy(&scale, alone.data(), sizeof(scale));
+    const std::span<const std::byte> payload(alone.data(), sizeof(float) + size);
+    if (kernels::check_encoded(kernels::Codec::int8, payload, size, kAnyNumber) != kernels::NumberFault::none) {
+      return block;
+    }
+  }
+  return blocks;
+}
+
+// The first element that is beyond the limit, or no number.
+std::size_t bad_element(kernels::Codec codec, std::span<const std::byte> bytes, std::size_t elements, float limit,
+                        float& value) {
+  if (codec == kernels::Codec::int8) {  // its blocks are well
+    std::vector<float> values(elements);
+    static_cast<void>(kernels::decode(codec, bytes, values, kAnyNumber));
+    const std::size_t element = kernels::first_not_within(values, limit);
+    PAPILIO_ASSERT_VALUES(element < elements, element, elements);
+    value = values[element];
+    return element;
+  }
+  for (std::size_t element = 0; element < elements; ++element) {
+    value = element_of(codec, bytes, element);
+    if (!kernels::all_within({&value, 1}, limit)) return element;
+  }
+  return elements;
+}
+
 }  // namespace
+
+NumberComplaint describe(kernels::NumberFault fault, kernels::Codec codec, std::span<const std::byte> bytes,
+                         std::size_t elements, float limit) {
+  using kernels::NumberFault;
+  const std::string in_codec = std::string(" (") + kernels::to_string(codec) + ")";
+  float value = 0;
+  if (fault == NumberFault::bad_scale || fault == NumberFault::bad_value) {
+    const std::size_t block = bad_block(bytes, elements, value);
+    return {.where = "block " + std::to_string(block) + " of ",
+            .what = " has " + std::string(to_string(fault)) + ": " + text_of(value) + in_codec,
+            .is_about_values = !std::isfinite(value)};
+  }
+  if (fault != NumberFault::not_finite && fault != NumberFault::too_large) {
+    return {.where = "", .what = " is " + std::string(to_string(fault)) + in_codec, .is_about_values = false};
+  }
+  const std::size_t element = bad_element(codec, bytes, elements, limit, value);
+  const std::string excess = std::isfinite(value) ? ", beyond the largest that can be averaged, " + text_of(limit) : "";
+  return {.where = "element " + std::to_string(element) + " of ",
+          .what = " is " + text_of(value) + excess + (codec == kernels::Codec::fp32 ? "" : in_codec),
+          .is_about_values = true};
+}
 
 std::string to_string(ShardFormat format) {
   return kernels::to_string(kernel_codec(format.codec)) +
@@ -45,13 +131,8 @@ void ShardCoder::begin(const PartitionPlan& plan, MemberIndex self, std::span<fl
   links_ = std::move(links);
   averages_ = averages;
   chunks_.assign(plan.chunk_count(), {});
-  const bool all_plain = averages_.is_plain() && std::all_of(links_.begin(), links_.end(),
-                                                             [](const ShardFormat& link) { return link.is_plain(); });
-  if (all_plain) {
-    // Members that encode may still send here: but they owe nothing to this one.
-    if (residual_.size() != gradient.size()) residual_ = {};
-    return;
-  }
+  const auto is_plain = [](const ShardFormat& format) { return format.is_plain(); };
+  if (averages_.is_plain() && std::all_of(links_.begin(), links_.end(), is_plain)) return;
   const Range own = plan.part(self);
   if (!config_.error_feedback) {
     residual_ = {};
@@ -85,9 +166,7 @@ std::span<float> ShardCoder::residual(ChunkIndex chunk) {
 }
 
 std::span<std::byte> ShardCoder::codec_bytes(Codec codec, ChunkIndex chunk) {
-  const std::size_t size = kernels::encoded_bytes(kernel_codec(codec), plan_->chunk(chunk).size);
-  if (encoded_.size() < size) encoded_.resize(size);
-  return std::span(encoded_).first(size);
+  return first_bytes(encoded_, kernels::encoded_bytes(kernel_codec(codec), plan_->chunk(chunk).size));
 }
 
 // ---- what comes in
@@ -97,8 +176,8 @@ std::uint64_t ShardCoder::elements_in(ShardFormat format, ChunkIndex chunk, std:
   if (chunk >= plan_->chunk_count()) return kNone;  // the round refuses it for that
   const std::uint64_t elements = plan_->chunk(chunk).size;
   const std::size_t size = kernels::encoded_bytes(kernel_codec(format.codec), elements);
-  const bool fits = format.compression == Compression::none ? payload_bytes == size
-                                                            : payload_bytes > 0 && payload_bytes <= size;
+  const bool fits =
+      format.compression == Compression::none ? payload_bytes == size : payload_bytes > 0 && payload_bytes <= size;
   return fits ? elements : kNone;
 }
 
@@ -106,7 +185,8 @@ kernels::NumberFault ShardCoder::unpack(ShardFormat format, ChunkIndex chunk, st
                                         std::span<const std::byte>& bytes) {
   bytes = payload;
   if (format.compression == Compression::none) return kernels::NumberFault::none;
-  const std::span<std::byte> out = codec_bytes(format.codec, chunk);
+  const std::span<std::byte> out =
+      first_bytes(unpacked_, kernels::encoded_bytes(kernel_codec(format.codec), plan_->chunk(chunk).size));
   const kernels::NumberFault fault = kernels::decompress(payload, kernel_codec(format.codec), out);
   bytes = fault == kernels::NumberFault::none ? out : std::span<std::byte>();
   return fault;
@@ -128,14 +208,12 @@ void ShardCoder::handle_average(ChunkIndex chunk, Codec codec, bool counted) {
   if (owed.empty()) return;
   const Codec sent_in = known.contribution->codec;
   kernels::encode_with_feedback(kernel_codec(sent_in), values(chunk), owed, codec_bytes(sent_in, chunk));
-  forget_unfit(owed);
+  forget_unfit(owed, sent_in);
 }
 
 // What a codec cannot hold at all (more than 65504 in fp16) would grow from round to round.
-void ShardCoder::forget_unfit(std::span<float> owed) const {
-  constexpr float kMost = core::kLargestTerm / 64;
-  constexpr float kMostOfFp16 = kernels::kLargestFp16;
-  const float most = averages_.codec == Codec::fp16 ? kMostOfFp16 : kMost;
+void ShardCoder::forget_unfit(std::span<float> owed, Codec codec) {
+  const float most = codec == Codec::fp16 ? kernels::kLargestFp16 : core::kLargestTerm / 64;
   if (!kernels::all_within(owed, most)) std::fill(owed.begin(), owed.end(), 0.0F);
 }
 
@@ -154,9 +232,9 @@ std::uint64_t ShardCoder::finish_average(ChunkIndex chunk, bool alone) {
     kernels::finalise_and_encode(average, 1, codec, bytes);
   } else {
     kernels::encode_with_feedback(codec, average, owed, bytes);
-    forget_unfit(owed);
+    forget_unfit(owed, known.average);
     // What this member averages is its own doing: only its own NaN, which nobody else takes, cannot be decoded.
-    static_cast<void>(kernels::decode(codec, bytes, average, std::numeric_limits<float>::max()));
+    static_cast<void>(kernels::decode(codec, bytes, average, kAnyNumber));
   }
   fill(free_buffer(), key_of({core::ShardKind::average, chunk}), {known.average, averages_.compression}, bytes);
   return kernels::checksum(bytes);
@@ -175,7 +253,8 @@ std::optional<ShardCoder::Encoded> ShardCoder::take(MemberIndex to, const core::
   if (buffer == nullptr) {
     const kernels::Codec codec = kernel_codec(format.codec);
     const std::span<std::byte> bytes = codec_bytes(format.codec, order.chunk);
-    const std::span<float> owed = is_average || format.codec == Codec::fp32 ? std::span<float>() : residual(order.chunk);
+    const std::span<float> owed =
+        is_average || format.codec == Codec::fp32 ? std::span<float>() : residual(order.chunk);
     if (owed.empty()) {
       kernels::encode(codec, values(order.chunk), bytes);
     } else {
@@ -201,7 +280,8 @@ void ShardCoder::release(const core::SendOrder& order) {
 }
 
 ShardCoder::Buffer* ShardCoder::find(std::uint64_t key) {
-  const auto found = std::find_if(buffers_.begin(), buffers_.end(), [&](const Buffer& each) { return each.key == key; });
+  const auto found =
+      std::find_if(buffers_.begin(), buffers_.end(), [&](const Buffer& each) { return each.key == key; });
   return found == buffers_.end() ? nullptr : &*found;
 }
 

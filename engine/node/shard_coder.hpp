@@ -52,6 +52,14 @@ struct ShardFormat {
 // limits of core/numbers.hpp leave a factor of 2.
 inline constexpr float kRoundingRoom = 1.0625F;
 
+// What is wrong with a payload, for people, around the name of the shard: `element 5 of ` <its contribution> ` is nan`.
+struct NumberComplaint {
+  std::string where, what;
+  bool is_about_values = false;  // not finite or too large; otherwise no encoder writes such bytes
+};
+[[nodiscard]] NumberComplaint describe(kernels::NumberFault fault, kernels::Codec codec,
+                                       std::span<const std::byte> bytes, std::size_t elements, float limit);
+
 class ShardCoder {
  public:
   struct Config {
@@ -125,7 +133,7 @@ class ShardCoder {
   Buffer& free_buffer();
   // `bytes`: the codec's.
   void fill(Buffer& buffer, std::uint64_t key, ShardFormat format, std::span<const std::byte> bytes);
-  void forget_unfit(std::span<float> owed) const;
+  static void forget_unfit(std::span<float> owed, transport::Codec codec);
 
   Config config_;
   const PartitionPlan* plan_ = nullptr;
@@ -138,9 +146,10 @@ class ShardCoder {
   std::size_t buffer_bytes_ = 0;
   std::uint64_t uses_ = 0;
   std::vector<float> residual_;
-  Range own_part_;                 // of the round before: there the residual is of averages
-  std::vector<std::byte> encoded_;  // one chunk in its codec
-  std::vector<float> decoded_;      // one chunk
+  Range own_part_;                   // of the round before: there the residual is of averages
+  std::vector<std::byte> encoded_;   // one chunk in its codec, on its way out
+  std::vector<std::byte> unpacked_;  // and on its way in
+  std::vector<float> decoded_;       // one chunk
 };
 
 }  // namespace papilio::node
