@@ -80,7 +80,8 @@ void build(Builder& builder, const Hello& hello) {
 
 void build(Builder& builder, const Refusal& refusal) {
   const auto detail = create_cut_text(builder, refusal.detail);
-  builder.Finish(wire::CreateRefusal(builder, static_cast<wire::RefusalReason>(refusal.reason), detail));
+  const wire::PeerId peer = to_wire(refusal.peer);
+  builder.Finish(wire::CreateRefusal(builder, static_cast<wire::RefusalReason>(refusal.reason), detail, &peer));
 }
 
 void build(Builder& builder, const Goodbye& goodbye) {
@@ -201,7 +202,8 @@ bool read(const wire::Refusal& table, Header& header) {
   const auto reason = static_cast<std::uint8_t>(table.reason());
   const bool known = reason <= static_cast<std::uint8_t>(RefusalReason::busy);
   header = Refusal{.reason = known ? static_cast<RefusalReason>(reason) : RefusalReason::unspecified,
-                   .detail = text_of(table.detail())};
+                   .detail = text_of(table.detail()),
+                   .peer = table.peer() != nullptr ? from_wire(*table.peer()) : PeerId{}};
   return true;
 }
 

@@ -81,6 +81,7 @@ struct Hello {
 struct Refusal {
   RefusalReason reason = RefusalReason::unspecified;
   std::string detail;
+  PeerId peer{};  // who refuses; nobody: it does not say
 };
 struct Goodbye {
   std::string reason;

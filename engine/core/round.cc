@@ -382,6 +382,11 @@ bool Round::handle_resumed(MemberIndex member) {
   peer.by_request = true;
   peer.requested.clear();
   peer.wants.clear();
+  // It has missed whom this member lost in the meantime.
+  for (MemberIndex other = 0; other < members(); ++other) {
+    const bool is_lost = other != member && (peers_[other].suspects & coverage_of(config_.self)) != 0;
+    if (is_lost) notices_.push_back({.kind = Notice::Kind::suspect, .to = member, .member = other});
+  }
   if (unsettled_ == 0) notices_.push_back({.kind = Notice::Kind::done, .to = member});
   for (MemberIndex part = 0; part < members(); ++part) {
     if (plan_.chunks(part) == 0) continue;
@@ -393,6 +398,9 @@ bool Round::handle_resumed(MemberIndex member) {
           {.kind = Notice::Kind::takeover, .to = member, .part = part, .distance = parts_[part].distance});
     } else if (holder(part) == member) {
       tell_wanted(member, part, {}, open_chunks(part));
+    } else if ((member + members() - part) % members() < parts_[part].distance) {
+      notices_.push_back(
+          {.kind = Notice::Kind::takeover, .to = member, .part = part, .distance = parts_[part].distance});
     }
   }
   update_over();
@@ -641,14 +649,15 @@ void Round::review_parts() {
     Part& part = parts_[index];
     if (plan_.chunks(index) == 0) continue;
     const auto at = [&](std::uint32_t distance) { return (index + distance) % members(); };
+    // Also one that is connected to this member alone: the others would not take its averages.
     const auto is_gone = [&](MemberIndex member) {
-      return !may_reduce(member) || (member != config_.self && !is_live(member) && is_condemned(member));
+      return !may_reduce(member) || (member != config_.self && is_condemned(member));
     };
     std::uint32_t nearest = part.distance;
     while (nearest < members() && is_gone(at(nearest))) nearest += 1;
     if (nearest >= members()) {
       settle_local(index);  // nobody is left to average it
-    } else if (part.pending > part.distance && (is_held_here(index) ? has_lost_most() : part.pending <= nearest)) {
+    } else if (part.pending > part.distance && (is_held_here(index) ? has_lost_most() || is_outvoted(part) : part.pending == nearest)) {
       yield(index, part.pending);
     } else if (nearest > part.distance && at(nearest) == config_.self) {
       take_over(index, nearest);
@@ -674,11 +683,17 @@ void Round::take_over(MemberIndex index, std::uint32_t distance) {
 
 Verdict Round::handle_takeover(MemberIndex from, MemberIndex index, std::uint32_t distance) {
   if (index >= members() || distance < 1 || distance >= members()) return Verdict::out_of_range;
-  if ((index + distance) % members() != from || !may_reduce(from)) return Verdict::unasked;
+  const MemberIndex successor = (index + distance) % members();
+  if (!may_reduce(successor)) return Verdict::unasked;
   if (over_ || !is_live(from)) return Verdict::late;
   Part& part = parts_[index];
   if (distance < part.distance) return Verdict::late;
   in_trouble_ = true;
+  count_vote(from, index, distance);
+  if (successor != from) {
+    review_parts();
+    return Verdict::accept;
+  }
   if (distance == part.distance) {  // asked again after a new connection
     part.answer_due = true;
     return Verdict::accept;
@@ -688,9 +703,28 @@ Verdict Round::handle_takeover(MemberIndex from, MemberIndex index, std::uint32_
   return Verdict::accept;
 }
 
+void Round::count_vote(MemberIndex from, MemberIndex index, std::uint32_t distance) {
+  Part& part = parts_[index];
+  if (distance > part.voted) {
+    part.voted = distance;
+    part.votes = 0;
+  }
+  if (distance == part.voted) part.votes |= coverage_of(from);
+}
+
+// One who was away does not hear that a majority has lost it, and is told so by those who follow its successor.
+bool Round::is_outvoted(const Part& part) const {
+  const Coverage electorate = live_ & config_.reducers & ~coverage_of(config_.self);
+  return part.voted == part.pending && 2 * std::popcount(part.votes & electorate) > std::popcount(electorate);
+}
+
 // Lets the farther one have the part.
 void Round::yield(MemberIndex index, std::uint32_t distance) {
   Part& part = parts_[index];
+  const MemberIndex before = holder(index);
+  if (before != config_.self && is_live(before)) {
+    notices_.push_back({.kind = Notice::Kind::takeover, .to = before, .part = index, .distance = distance});
+  }
   part.distance = distance;
   part.pending = 0;
   part.taken = part.decided = false;

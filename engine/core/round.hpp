@@ -134,7 +134,8 @@ inline constexpr MemberIndex kEverybody = ~MemberIndex{0};
 struct Notice {
   enum class Kind : std::uint8_t {
     suspect,   // lost `member` (or, withdrawn, has it back); of itself: gives up this round
-    takeover,  // averages what is missing of `part` from now on, as the one at `distance`
+    takeover,  // the one at `distance` averages what is missing of `part` from now on: this member itself, or, said to
+               // one who averaged it before, the one whose averages this member takes
     holdings,  // the answer to a takeover: `first`: averages held, `second`: own gradients given away
     wanted,    // of `part`, `first`: contributions, `second`: averages wanted from the receiver
     done,      // every chunk is settled
@@ -280,6 +281,8 @@ class Round {
   struct Part {
     std::uint32_t distance = 0;      // of its holder, along the ring from its own reducer
     std::uint32_t pending = 0;       // a takeover that waits until this member, too, knows of a majority
+    std::uint32_t voted = 0;         // the farthest that others say they take this part's averages from,
+    Coverage votes = 0;              // and who says so
     Coverage givers = 0;             // whose averages of it are taken
     MemberIndex relay = kEverybody;  // who was asked to pass averages on
     bool answer_due = false;         // the holder is to be told what is here
@@ -322,6 +325,8 @@ class Round {
   void review_parts();
   void take_over(MemberIndex part, std::uint32_t distance);
   void yield(MemberIndex part, std::uint32_t distance);
+  void count_vote(MemberIndex from, MemberIndex part, std::uint32_t distance);
+  [[nodiscard]] bool is_outvoted(const Part& part) const;
   void decide(MemberIndex part);
   void ask_contributions(MemberIndex part, MemberIndex of);
   void ask_relays(TimePoint now);

@@ -44,8 +44,6 @@ transport::SocketOptions default_socket_options(bool local_host, const std::stri
 
 Mesh::Mesh(transport::Io& io, MeshConfig config, MeshEvents& events)
     : io_(io), config_(std::move(config)), events_(events), next_session_(Random::mix(config_.seed + 1)) {
-  // Others may hold links to the process that ran here before this one, and say so: as good as a loss.
-  lost_last_ = io_.now();
   add_source(std::make_unique<StaticMembership>(config_.peers));
 }
 
@@ -404,10 +402,10 @@ void Mesh::handle_refusal(Connection& connection, const Refusal& refusal) {
                      (refusal.reason == RefusalReason::same_peer && refusal.detail == "a node dialled itself");
   if (connection.dial != nullptr) {
     connection.dial->answered = true;
-    // Linked already, the other way round: no use in asking again soon. Unless a link was lost lately: then this may be
-    // the peer at its other end, which has not noticed yet.
-    const bool lost_lately = lost_last_ && io_.now() < saturating_add(*lost_last_, config_.redial_linked);
-    if (refusal.reason == RefusalReason::same_peer && !lost_lately) connection.dial->wait = config_.redial_linked;
+    // Linked already, the other way round: no use in asking again soon. Without a link to it here, it has not noticed
+    // yet that the old one is gone.
+    const bool is_linked = refusal.reason == RefusalReason::same_peer && find(refusal.peer) != nullptr;
+    if (is_linked) connection.dial->wait = config_.redial_linked;
     if (final) {
       connection.dial->given_up = true;
       events_.on_refused(connection.dial->address, std::string(to_string(refusal.reason)) + ": " + refusal.detail);
@@ -425,7 +423,8 @@ void Mesh::handle_ban(Connection& connection, const std::string& what) {
   spdlog::warn("{}; trying again every {:.0f} s", what, to_seconds(config_.redial_banned));
 }
 
-void Mesh::refuse(Connection& connection, const Refusal& refusal) {
+void Mesh::refuse(Connection& connection, Refusal refusal) {
+  refusal.peer = config_.self;
   connection.stage = Stage::closing;
   connection.deadline = saturating_add(io_.now(), std::chrono::seconds(1));
   connection.flow.send_control(refusal);
@@ -535,9 +534,8 @@ void Mesh::lose_peer(Peer& peer, PeerLeft how, const std::string& why) {
   departed_.push_back(std::move(*found));
   peers_.erase(found);
   peer.flows.clear();
-  lost_last_ = io_.now();
   for (Dial& dial : dials_) {  // one of those that wait long may lead there
-    dial.next_try = std::min(dial.next_try, saturating_add(*lost_last_, config_.redial_most));
+    dial.next_try = std::min(dial.next_try, saturating_add(io_.now(), config_.redial_most));
   }
   for (Connection& connection : connections_) {
     if (connection.peer != &peer || connection.stage == Stage::closing) continue;

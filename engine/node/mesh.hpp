@@ -227,7 +227,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   void handle_ready(Connection& connection);
   void handle_refusal(Connection& connection, const transport::Refusal& refusal);
   void handle_ban(Connection& connection, const std::string& what);
-  void refuse(Connection& connection, const transport::Refusal& refusal);
+  void refuse(Connection& connection, transport::Refusal refusal);
   void violate(Connection& connection, const std::string& what, PeerLeft how = PeerLeft::protocol_violation);
   Peer& establish(Connection& connection);
   Connection* pending_from(const PeerId& id);
@@ -249,7 +249,6 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   std::vector<std::unique_ptr<Peer>> departed_;  // until their flows are closed
   std::uint64_t next_session_ = 0;
   bool leaving_ = false;
-  std::optional<TimePoint> lost_last_;  // when a link was lost
   Counters counters_;
 };
 

@@ -11,7 +11,7 @@ namespace papilio::sim {
 namespace {
 
 // Virtual time: until members that lost each other have dialled again, a dead handshake and the longest wait included.
-constexpr Duration kLinkPatience = std::chrono::seconds(25);
+constexpr Duration kLinkPatience = std::chrono::seconds(45);
 constexpr Duration kLeavePatience = std::chrono::seconds(3);
 constexpr Duration kChatterInterval = std::chrono::seconds(1);
 // Members that are well begin within a twentieth of the timeout, and a little later where they had to wait for the end
@@ -51,12 +51,16 @@ void World::link_up() {
   if (is_last && next_round_ > 0 && !actions_.empty()) return;  // let all mishaps happen, and end
   const auto missing = missing_link();
   if (!missing) {
+    link_missing_.reset();
     link_by_ = kNever;
     open_scheduled_ = true;
     return schedule(now() + scenario_.rounds[next_round_].pause,
                     {.kind = ActionKind::open_round, .index = next_round_});
   }
-  if (link_by_ == kNever) link_by_ = now() + kLinkPatience;
+  if (missing != link_missing_) {  // another one, or one that a ban excused until now
+    link_missing_ = missing;
+    link_by_ = now() + kLinkPatience;
+  }
   if (now() < link_by_) return chatter();
   fail("hosts " + std::to_string(missing->first) + " and " + std::to_string(missing->second) +
        " do not find each other, though nothing is in their way");
