@@ -239,20 +239,27 @@ NumberFault check_encoded(Codec codec, std::span<const std::byte> bytes, std::si
 NumberFault accumulate_checked(std::span<float> sum, float own_scale, float weight, Codec codec,
                                std::span<const std::byte> bytes, float inverse_total, float limit) {
   const NumberFault fault = scalar::check_encoded(codec, bytes, sum.size(), limit);
-  if (fault != NumberFault::none) return fault;
+  if (fault == NumberFault::none) accumulate_decoded(sum, own_scale, weight, codec, bytes, inverse_total);
+  return fault;
+}
+
+void accumulate_decoded(std::span<float> sum, float own_scale, float weight, Codec codec,
+                        std::span<const std::byte> bytes, float inverse_total) {
   for (std::size_t i = 0; i < sum.size(); ++i) {
     const float own = own_scale * sum[i];
     const float other = weight * decoded(codec, bytes, sum.size(), i);
     sum[i] = (own + other) * inverse_total;
   }
-  return NumberFault::none;
 }
 
 NumberFault decode(Codec codec, std::span<const std::byte> bytes, std::span<float> out, float limit) {
   const NumberFault fault = scalar::check_encoded(codec, bytes, out.size(), limit);
-  if (fault != NumberFault::none) return fault;
+  if (fault == NumberFault::none) decode_any(codec, bytes, out);
+  return fault;
+}
+
+void decode_any(Codec codec, std::span<const std::byte> bytes, std::span<float> out) {
   for (std::size_t i = 0; i < out.size(); ++i) out[i] = decoded(codec, bytes, out.size(), i);
-  return NumberFault::none;
 }
 
 void encode(Codec codec, std::span<const float> values, std::span<std::byte> out) {
@@ -362,25 +369,34 @@ void median(Contributions contributions, std::span<float> out) {
 void centred_clipping(Contributions contributions, float radius, std::size_t iterations, std::span<float> centre) {
   check_contributions(contributions, centre.size());
   PAPILIO_ASSERT(radius >= 0);
-  const std::size_t count = contributions.size();
+  std::array<float, kMaximumMembers> factors{};
   for (std::size_t iteration = 0; iteration < iterations; ++iteration) {
-    std::array<float, kMaximumMembers> factor{};
-    for (std::size_t i = 0; i < count; ++i) {
-      double squares[kInspectionLanes] = {};
-      for (std::size_t element = 0; element < centre.size(); ++element) {
-        const auto difference = static_cast<double>(contributions[i][element] - centre[element]);
-        squares[element % kInspectionLanes] += difference * difference;
-      }
-      for (std::size_t width = kInspectionLanes / 2; width > 0; width /= 2) {
-        for (std::size_t lane = 0; lane < width; ++lane) squares[lane] += squares[lane + width];
-      }
-      factor[i] = clipping_factor(squares[0], radius);
+    for (std::size_t i = 0; i < contributions.size(); ++i) {
+      factors[i] = clipping_factor(squared_distance(contributions[i], centre), radius);
     }
-    for (std::size_t element = 0; element < centre.size(); ++element) {
-      float moved = 0;
-      for (std::size_t i = 0; i < count; ++i) moved += (contributions[i][element] - centre[element]) * factor[i];
-      centre[element] += moved / static_cast<float>(count);
+    scalar::move_centre(contributions, factors, centre);
+  }
+}
+
+double squared_distance(std::span<const float> values, std::span<const float> centre) {
+  double squares[kInspectionLanes] = {};
+  for (std::size_t element = 0; element < centre.size(); ++element) {
+    const auto difference = static_cast<double>(values[element] - centre[element]);
+    squares[element % kInspectionLanes] += difference * difference;
+  }
+  for (std::size_t width = kInspectionLanes / 2; width > 0; width /= 2) {
+    for (std::size_t lane = 0; lane < width; ++lane) squares[lane] += squares[lane + width];
+  }
+  return squares[0];
+}
+
+void move_centre(Contributions contributions, std::span<const float> factors, std::span<float> centre) {
+  for (std::size_t element = 0; element < centre.size(); ++element) {
+    float moved = 0;
+    for (std::size_t i = 0; i < contributions.size(); ++i) {
+      moved += (contributions[i][element] - centre[element]) * factors[i];
     }
+    centre[element] += moved / static_cast<float>(contributions.size());
   }
 }
 

@@ -35,6 +35,10 @@ NumberFault check_encoded(Codec codec, std::span<const std::byte> bytes, std::si
 NumberFault accumulate_checked(std::span<float> sum, float own_scale, float weight, Codec codec,
                                std::span<const std::byte> bytes, float inverse_total, float limit);
 NumberFault decode(Codec codec, std::span<const std::byte> bytes, std::span<float> out, float limit);
+// What these two do with a payload of the right length once it was accepted.
+void accumulate_decoded(std::span<float> sum, float own_scale, float weight, Codec codec,
+                        std::span<const std::byte> bytes, float inverse_total);
+void decode_any(Codec codec, std::span<const std::byte> bytes, std::span<float> out);
 void encode(Codec codec, std::span<const float> values, std::span<std::byte> out);
 void encode_with_feedback(Codec codec, std::span<const float> values, std::span<float> residual,
                           std::span<std::byte> out);
@@ -46,5 +50,8 @@ void ungroup_bytes(Codec codec, std::span<const std::byte> grouped, std::span<st
 void trimmed_mean(Contributions contributions, std::size_t trim, std::span<float> out);
 void median(Contributions contributions, std::span<float> out);
 void centred_clipping(Contributions contributions, float radius, std::size_t iterations, std::span<float> centre);
+// The two halves of an iteration of the last.
+double squared_distance(std::span<const float> values, std::span<const float> centre);
+void move_centre(Contributions contributions, std::span<const float> factors, std::span<float> centre);
 
 }  // namespace papilio::kernels::scalar
