@@ -233,8 +233,10 @@ std::uint64_t ShardCoder::finish_average(ChunkIndex chunk, bool alone) {
   } else {
     kernels::encode_with_feedback(codec, average, owed, bytes);
     forget_unfit(owed, known.average);
-    // What this member averages is its own doing: only its own NaN, which nobody else takes, cannot be decoded.
-    static_cast<void>(kernels::decode(codec, bytes, average, kAnyNumber));
+    // Only a member's own NaN cannot be decoded. Nobody else takes it, and here it has to be what its bytes say.
+    if (kernels::decode(codec, bytes, average, kAnyNumber) != kernels::NumberFault::none) {
+      kernels::finalise_and_encode(average, 1, codec, bytes);
+    }
   }
   fill(free_buffer(), key_of({core::ShardKind::average, chunk}), {known.average, averages_.compression}, bytes);
   return kernels::checksum(bytes);
