@@ -13,6 +13,7 @@
 
 #include "engine/base/assert.hpp"
 #include "engine/core/mutation.hpp"
+#include "engine/node/codec_choice.hpp"
 #include "kernels/ops.h"
 
 namespace papilio::node {
@@ -247,8 +248,7 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
       config_.order == core::RoundOrder::averages_first || (config_.order == core::RoundOrder::automatic && any_local);
   round_.emplace(config, PartitionPlan::make(gradient.size(), plan_members, spec.chunk_bytes));
   chunk_checksums_.assign(round_->plan().chunk_count(), 0);
-  const ShardFormat format = spec.exact ? ShardFormat{} : config_.format;
-  coder_.begin(round_->plan(), self, gradient, std::vector<ShardFormat>(spec.members.size(), format), format);
+  begin_coding(plan_members);
   if (norms_.is_on()) {
     const double squares = kernels::inspect(gradient).sum_of_squares;
     const double rms = gradient.empty() ? 0 : std::sqrt(squares / static_cast<double>(gradient.size()));
@@ -264,6 +264,50 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   act();
   resume_held();
   resume_starved();
+}
+
+void RoundDriver::begin_coding(std::span<const PlanMember> members) {
+  const MemberIndex self = round_->config().self;
+  const FormatChoice choice = spec_.exact ? ShardFormat{} : config_.format;
+  std::vector<ShardFormat> links(members.size(), choice.value_or(ShardFormat{}));
+  ShardFormat averages = links[self];
+  double slowest = std::numeric_limits<double>::infinity();
+  for (MemberIndex member = 0; !choice && member < members.size(); ++member) {
+    const Peer* const peer = member_peers_[member];
+    if (peer == nullptr || peer->is_local_host) continue;
+    const double rate = line_rate(member, members);
+    links[member].codec = fastest_codec(rate, coder_costs());
+    slowest = std::min(slowest, rate);
+  }
+  if (std::isfinite(slowest)) {
+    averages.codec = fastest_codec(slowest, coder_costs());
+    // Tried where a trial is nothing beside the round.
+    constexpr double kLongRoundS = 0.1;
+    const bool is_long = static_cast<double>(gradient_.size_bytes()) / slowest > kLongRoundS;
+    const std::span<const float> sample = gradient_.first(std::min(gradient_.size(), round_->plan().chunk_elements()));
+    const ZstdTrial trial = is_long ? try_zstd(sample, averages.codec, coder_.zstd_level()) : ZstdTrial{};
+    const auto compressed_if = [](bool pays) {
+      return pays ? transport::Compression::zstd : transport::Compression::none;
+    };
+    averages.compression = compressed_if(is_long && zstd_pays(slowest, averages.codec, coder_costs(), trial));
+    for (MemberIndex member = 0; member < members.size(); ++member) {
+      if (links[member].codec == averages.codec) links[member].compression = averages.compression;
+    }
+  }
+  coder_.begin(round_->plan(), self, gradient_, std::move(links), averages);
+}
+
+// What this node's line carries each way when all its links are busy: as its connection to that member measured it, or
+// else as the two announced it, or else as is usual between hosts.
+double RoundDriver::line_rate(MemberIndex member, std::span<const PlanMember> members) const {
+  double measured = 0;
+  for (const transport::Flow* flow : member_peers_[member]->flows) {
+    measured += static_cast<double>(flow->info().delivery_rate_bytes_per_s);
+  }
+  if (measured > 0) return measured * static_cast<double>(members.size() - 1);
+  const double own = members[round_->config().self].rate, other = members[member].rate;
+  const double announced = own > 0 && other > 0 ? std::min(own, other) : std::max(own, other);
+  return announced > 0 ? announced : kAssumedRemoteRate;
 }
 
 void RoundDriver::cancel() {

@@ -63,8 +63,9 @@ struct RoundDriverConfig {
   Duration hold_timeout = std::chrono::seconds(120);
   core::RoundOrder order = core::RoundOrder::automatic;
   core::NormPolicyConfig norms;
-  // What this member sends its shards in; it reads every format.
-  ShardFormat format;
+  // What this member sends its shards in; it reads every format. None: to each other what is fastest on the way there,
+  // and averages, which are the same for all, what is fastest on the slowest way.
+  FormatChoice format = ShardFormat{};
   bool error_feedback = true;
 };
 
@@ -136,6 +137,8 @@ class RoundDriver {
   [[nodiscard]] std::span<float> chunk_values(ChunkIndex chunk) const;
   [[nodiscard]] std::size_t slabs_needed() const;
   void ensure_pool(std::size_t chunk_bytes);
+  void begin_coding(std::span<const PlanMember> members);
+  [[nodiscard]] double line_rate(MemberIndex member, std::span<const PlanMember> members) const;
   void give_up_held(TimePoint now);
   void resume_held();
   void resume_starved();

@@ -113,14 +113,26 @@ std::string to_string(ShardFormat format) {
          std::string(format.compression == Compression::zstd ? "+zstd" : "");
 }
 
-std::optional<ShardFormat> parse_shard_format(const std::string& text) {
-  for (const kernels::Codec codec : kernels::kCodecs) {
-    for (const Compression compression : {Compression::none, Compression::zstd}) {
-      const ShardFormat format{static_cast<Codec>(codec), compression};
-      if (text == to_string(format)) return format;
+std::vector<std::string> format_choices() {
+  std::vector<std::string> choices{"auto"};
+  for (const Compression compression : {Compression::none, Compression::zstd}) {
+    for (const kernels::Codec codec : kernels::kCodecs) {
+      choices.push_back(to_string(ShardFormat{static_cast<Codec>(codec), compression}));
     }
   }
-  return std::nullopt;
+  return choices;
+}
+
+Result<FormatChoice> parse_format_choice(const std::string& text) {
+  if (text == "auto") return FormatChoice();
+  for (const Compression compression : {Compression::none, Compression::zstd}) {
+    for (const kernels::Codec codec : kernels::kCodecs) {
+      const ShardFormat format{static_cast<Codec>(codec), compression};
+      if (text == to_string(format)) return FormatChoice(format);
+    }
+  }
+  return usage_error("codec: '" + text +
+                     "' is none: use auto, fp32, bf16, fp16 or int8, the last four also with +zstd");
 }
 
 void ShardCoder::begin(const PartitionPlan& plan, MemberIndex self, std::span<float> gradient,

@@ -43,7 +43,11 @@ struct ShardFormat {
 };
 // As users write it: `int8+zstd`.
 [[nodiscard]] std::string to_string(ShardFormat format);
-[[nodiscard]] std::optional<ShardFormat> parse_shard_format(const std::string& text);
+// None: chosen for each link.
+using FormatChoice = std::optional<ShardFormat>;
+// All that a user can ask for, `auto` first.
+[[nodiscard]] std::vector<std::string> format_choices();
+[[nodiscard]] Result<FormatChoice> parse_format_choice(const std::string& text);
 [[nodiscard]] constexpr kernels::Codec kernel_codec(transport::Codec codec) {
   return static_cast<kernels::Codec>(codec);
 }
@@ -76,6 +80,7 @@ class ShardCoder {
 
   // What is kept for the next round; empty: nothing yet.
   [[nodiscard]] std::span<const float> residual() const { return residual_; }
+  [[nodiscard]] int zstd_level() const { return config_.zstd_level; }
 
   // ---- what comes in
   // How many elements a payload of so many bytes can hold for this chunk (of the plan): its own number where the size
