@@ -219,6 +219,12 @@ float int8_scale(float largest) {
   return std::min(std::bit_cast<float>(up), kLargestInt8Scale);
 }
 
+std::uint16_t largest_bits_within(Codec codec, float limit) {
+  if (codec == Codec::bf16) return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(limit) >> 16U);
+  const std::uint16_t nearest = fp16_from_float(limit);
+  return float_from_fp16(nearest) > limit ? nearest - 1 : nearest;
+}
+
 float clipping_factor(double sum_of_squares, float radius) {
   const double length = std::sqrt(sum_of_squares);
   return length > static_cast<double>(radius) ? static_cast<float>(static_cast<double>(radius) / length) : 1.0F;
@@ -236,15 +242,19 @@ NumberFault check_encoded(Codec codec, std::span<const std::byte> bytes, std::si
   return largest > magnitude_bits(limit) ? NumberFault::too_large : NumberFault::none;
 }
 
+Arrival checksum_and_check(Codec codec, std::span<const std::byte> bytes, std::size_t elements, float limit) {
+  return {.checksum = scalar::checksum(bytes), .fault = scalar::check_encoded(codec, bytes, elements, limit)};
+}
+
 NumberFault accumulate_checked(std::span<float> sum, float own_scale, float weight, Codec codec,
                                std::span<const std::byte> bytes, float inverse_total, float limit) {
   const NumberFault fault = scalar::check_encoded(codec, bytes, sum.size(), limit);
-  if (fault == NumberFault::none) accumulate_decoded(sum, own_scale, weight, codec, bytes, inverse_total);
+  if (fault == NumberFault::none) scalar::accumulate_accepted(sum, own_scale, weight, codec, bytes, inverse_total);
   return fault;
 }
 
-void accumulate_decoded(std::span<float> sum, float own_scale, float weight, Codec codec,
-                        std::span<const std::byte> bytes, float inverse_total) {
+void accumulate_accepted(std::span<float> sum, float own_scale, float weight, Codec codec,
+                         std::span<const std::byte> bytes, float inverse_total) {
   for (std::size_t i = 0; i < sum.size(); ++i) {
     const float own = own_scale * sum[i];
     const float other = weight * decoded(codec, bytes, sum.size(), i);
@@ -254,11 +264,11 @@ void accumulate_decoded(std::span<float> sum, float own_scale, float weight, Cod
 
 NumberFault decode(Codec codec, std::span<const std::byte> bytes, std::span<float> out, float limit) {
   const NumberFault fault = scalar::check_encoded(codec, bytes, out.size(), limit);
-  if (fault == NumberFault::none) decode_any(codec, bytes, out);
+  if (fault == NumberFault::none) scalar::decode_accepted(codec, bytes, out);
   return fault;
 }
 
-void decode_any(Codec codec, std::span<const std::byte> bytes, std::span<float> out) {
+void decode_accepted(Codec codec, std::span<const std::byte> bytes, std::span<float> out) {
   for (std::size_t i = 0; i < out.size(); ++i) out[i] = decoded(codec, bytes, out.size(), i);
 }
 

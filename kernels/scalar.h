@@ -18,6 +18,8 @@ float float_from_bf16(std::uint16_t bits);
 float float_from_fp16(std::uint16_t bits);
 // What every block of int8 needs: its scale, from the largest |value| (finite).
 float int8_scale(float largest);
+// The bits without sign of the largest bf16 or fp16 within a limit (finite, not negative).
+std::uint16_t largest_bits_within(Codec codec, float limit);
 // What kernels/robust.h multiplies a difference with, from the sum of its squares.
 float clipping_factor(double sum_of_squares, float radius);
 
@@ -35,10 +37,10 @@ NumberFault check_encoded(Codec codec, std::span<const std::byte> bytes, std::si
 NumberFault accumulate_checked(std::span<float> sum, float own_scale, float weight, Codec codec,
                                std::span<const std::byte> bytes, float inverse_total, float limit);
 NumberFault decode(Codec codec, std::span<const std::byte> bytes, std::span<float> out, float limit);
-// What these two do with a payload of the right length once it was accepted.
-void accumulate_decoded(std::span<float> sum, float own_scale, float weight, Codec codec,
-                        std::span<const std::byte> bytes, float inverse_total);
-void decode_any(Codec codec, std::span<const std::byte> bytes, std::span<float> out);
+Arrival checksum_and_check(Codec codec, std::span<const std::byte> bytes, std::size_t elements, float limit);
+void accumulate_accepted(std::span<float> sum, float own_scale, float weight, Codec codec,
+                         std::span<const std::byte> bytes, float inverse_total);
+void decode_accepted(Codec codec, std::span<const std::byte> bytes, std::span<float> out);
 void encode(Codec codec, std::span<const float> values, std::span<std::byte> out);
 void encode_with_feedback(Codec codec, std::span<const float> values, std::span<float> residual,
                           std::span<std::byte> out);

@@ -41,12 +41,12 @@ namespace papilio::kernels::HWY_NAMESPACE {
 bool acceptable(Codec codec, const std::byte* bytes, std::size_t elements, float limit) {
   return scalar::check_encoded(codec, {bytes, encoded_bytes(codec, elements)}, elements, limit) == NumberFault::none;
 }
-void accumulate_encoded(float* sum, Factors factors, Codec codec, const std::byte* bytes, std::size_t elements) {
-  scalar::accumulate_decoded({sum, elements}, factors.own_scale, factors.weight, codec,
-                             {bytes, encoded_bytes(codec, elements)}, factors.inverse_total);
+void accumulate_accepted(float* sum, Factors factors, Codec codec, const std::byte* bytes, std::size_t elements) {
+  scalar::accumulate_accepted({sum, elements}, factors.own_scale, factors.weight, codec,
+                              {bytes, encoded_bytes(codec, elements)}, factors.inverse_total);
 }
-void decode_any(Codec codec, const std::byte* bytes, float* out, std::size_t elements) {
-  scalar::decode_any(codec, {bytes, encoded_bytes(codec, elements)}, {out, elements});
+void decode_accepted(Codec codec, const std::byte* bytes, float* out, std::size_t elements) {
+  scalar::decode_accepted(codec, {bytes, encoded_bytes(codec, elements)}, {out, elements});
 }
 void encode(Codec codec, const float* values, std::byte* out, std::size_t elements) {
   scalar::encode(codec, {values, elements}, {out, encoded_bytes(codec, elements)});
@@ -83,13 +83,17 @@ constexpr std::int32_t kInfinityBits = 0x7f800000;
 
 struct Fp32 {
   static constexpr std::size_t kBytes = 4;
+  using Stored = Floats;
   static HWY_INLINE Float read(const std::byte* from) {
     return hn::LoadU(Floats(), reinterpret_cast<const float*>(from));
   }
+  static HWY_INLINE Float encoded(Float value) { return value; }
+  static HWY_INLINE Float decoded(Float value) { return value; }
 };
 
 struct Bf16 {
   static constexpr std::size_t kBytes = 2;
+  using Stored = Shorts;
   static HWY_INLINE Float read(const std::byte* from) {
     return decoded(hn::LoadU(Shorts(), reinterpret_cast<const std::uint16_t*>(from)));
   }
@@ -119,6 +123,7 @@ struct Bf16 {
 
 struct Fp16 {
   static constexpr std::size_t kBytes = 2;
+  using Stored = Shorts;
   static HWY_INLINE Float read(const std::byte* from) {
     return decoded(hn::LoadU(Shorts(), reinterpret_cast<const std::uint16_t*>(from)));
   }
@@ -230,51 +235,54 @@ HWY_INLINE bool scales_within(const std::byte* scales, std::size_t blocks, float
   return hn::AllTrue(Integers(), hn::Eq(wrong, zero));
 }
 
-// Do the bytes of a whole block use its scale as an encoder does?
-HWY_INLINE bool block_uses_scale(const std::byte* bytes, bool is_zero) {
-  const hn::Repartition<std::uint8_t, Floats> d;
-  const hn::RebindToSigned<decltype(d)> signed_bytes;
-  auto largest = hn::Zero(d);
+using ManyBytes = hn::Repartition<std::uint8_t, Floats>;
+using ManyByte = hn::Vec<ManyBytes>;
+
+// Does 127 or -127 occur in a whole block, and not -128 in the same place? `largest` takes part in the maxima of all
+// |byte|; that of -128 is 128.
+HWY_INLINE bool has_127(const std::byte* bytes, ManyByte& largest) {
+  const ManyBytes d;
+  const hn::RebindToSigned<ManyBytes> signed_bytes;
+  ManyByte block = hn::Zero(d);
   for (std::size_t i = 0; i < kInt8Block; i += hn::MaxLanes(d)) {
     const auto values = hn::LoadU(signed_bytes, reinterpret_cast<const std::int8_t*>(bytes + i));
-    largest = hn::Max(largest, hn::BitCast(d, hn::Abs(values)));  // of -128 that is 128
+    block = hn::Max(block, hn::BitCast(d, hn::Abs(values)));
   }
-  const auto wanted = hn::Set(d, is_zero ? 0 : 127);
-  const bool occurs = !hn::AllFalse(d, hn::Eq(largest, wanted));
-  return occurs && hn::AllTrue(d, hn::Eq(hn::Max(largest, wanted), wanted));
+  largest = hn::Max(largest, block);
+  return !hn::AllFalse(d, hn::Eq(block, hn::Set(d, 127)));
 }
 
+// Do the bytes of every block use its scale as an encoder does? One answer in the end: a payload that fails is rare.
 HWY_INLINE bool bytes_use_scales(const std::byte* payload, std::size_t elements) {
+  const ManyBytes d;
   const std::size_t blocks = int8_blocks(elements);
   const std::byte* bytes = payload + blocks * sizeof(float);
-  bool fine = true;
+  ManyByte largest = hn::Zero(d);
+  unsigned unlike = 0;
   for (std::size_t block = 0; block < blocks; ++block) {
     std::uint32_t scale = 0;
     memcpy(&scale, payload + block * sizeof(scale), sizeof(scale));
     const std::size_t begin = block * kInt8Block;
-    if (begin + kInt8Block <= elements) {
-      fine = block_uses_scale(bytes + begin, scale == 0) && fine;
+    const std::size_t used = HWY_MIN(kInt8Block, elements - begin);
+    if (scale == 0) {  // then all bytes are 0
+      const Padded<std::byte, kInt8Block> all(bytes + begin, used);
+      for (const std::byte byte : all.values) unlike |= static_cast<unsigned>(byte);
+    } else if (used == kInt8Block) {
+      unlike |= static_cast<unsigned>(!has_127(bytes + begin, largest));
     } else {
-      const Padded<std::byte, kInt8Block> rest(bytes + begin, elements - begin);
-      fine = block_uses_scale(rest.values, scale == 0) && fine;
+      const Padded<std::byte, kInt8Block> rest(bytes + begin, used);
+      unlike |= static_cast<unsigned>(!has_127(rest.values, largest));
     }
   }
-  return fine;
+  return unlike == 0 && hn::AllTrue(d, hn::Eq(hn::Max(largest, hn::Set(d, 127)), hn::Set(d, 127)));
 }
 
 bool acceptable(Codec codec, const std::byte* bytes, std::size_t elements, float limit) {
   switch (codec) {
     case Codec::fp32: return floats_within(bytes, elements, limit);
-    case Codec::bf16: {
-      std::uint32_t bits = 0;
-      memcpy(&bits, &limit, sizeof(bits));
-      return shorts_within(bytes, elements, static_cast<std::int16_t>(bits >> 16U));
-    }
-    case Codec::fp16: {
-      std::uint16_t most = scalar::fp16_from_float(limit);
-      if (scalar::float_from_fp16(most) > limit) most -= 1;
-      return shorts_within(bytes, elements, static_cast<std::int16_t>(most));
-    }
+    case Codec::bf16:
+    case Codec::fp16:
+      return shorts_within(bytes, elements, static_cast<std::int16_t>(scalar::largest_bits_within(codec, limit)));
     case Codec::int8: return scales_within(bytes, int8_blocks(elements), limit) && bytes_use_scales(bytes, elements);
   }
   return false;
@@ -348,11 +356,11 @@ HWY_INLINE void read_payload(Codec codec, const std::byte* bytes, float* to, std
   }
 }
 
-void accumulate_encoded(float* sum, Factors factors, Codec codec, const std::byte* bytes, std::size_t elements) {
+void accumulate_accepted(float* sum, Factors factors, Codec codec, const std::byte* bytes, std::size_t elements) {
   read_payload(codec, bytes, sum, elements, Adder(factors));
 }
 
-void decode_any(Codec codec, const std::byte* bytes, float* out, std::size_t elements) {
+void decode_accepted(Codec codec, const std::byte* bytes, float* out, std::size_t elements) {
   read_payload(codec, bytes, out, elements, Writer());
 }
 
@@ -377,27 +385,27 @@ HWY_INLINE void keep(float* state, Float value, Float decoded) {
 }
 
 template <class Format, Kept kept>
-HWY_INLINE void write_shorts_once(const float* values, float* state, Float inverse, std::byte* out) {
+HWY_INLINE void write_numbers_once(const float* values, float* state, Float inverse, std::byte* out) {
   const Float value = value_to_encode<kept>(values, state, inverse);
-  const Short bits = Format::encoded(value);
-  hn::StoreU(bits, Shorts(), reinterpret_cast<std::uint16_t*>(out));
+  const auto bits = Format::encoded(value);
+  hn::StoreU(bits, typename Format::Stored(), reinterpret_cast<hn::TFromD<typename Format::Stored>*>(out));
   if constexpr (kept != Kept::nothing) keep<kept>(state, value, Format::decoded(bits));
 }
 
 template <class Format, Kept kept>
-HWY_INLINE void write_shorts(const float* HWY_RESTRICT values, float* HWY_RESTRICT state, float inverse_total,
-                             std::byte* HWY_RESTRICT out, std::size_t count) {
+HWY_INLINE void write_numbers(const float* HWY_RESTRICT values, float* HWY_RESTRICT state, float inverse_total,
+                              std::byte* HWY_RESTRICT out, std::size_t count) {
   const Float inverse = hn::Set(Floats(), inverse_total);
   std::size_t i = 0;
   for (; i + kFloats <= count; i += kFloats) {
-    write_shorts_once<Format, kept>(values + i, state + i, inverse, out + i * Format::kBytes);
+    write_numbers_once<Format, kept>(values + i, state + i, inverse, out + i * Format::kBytes);
   }
   if (i == count) return;
   const std::size_t used = count - i;
   const Padded<float, kFloats> last(values + i, kept == Kept::decoded ? 0 : used);
   Padded<float, kFloats> last_state(state + i, kept == Kept::nothing ? 0 : used);
   Padded<std::byte, kFloats * Format::kBytes> last_out(out, 0);
-  write_shorts_once<Format, kept>(last.values, last_state.values, inverse, last_out.values);
+  write_numbers_once<Format, kept>(last.values, last_state.values, inverse, last_out.values);
   if (kept != Kept::nothing) last_state.copy_to(state + i, used);
   last_out.copy_to(out + i * Format::kBytes, used * Format::kBytes);
 }
@@ -467,36 +475,20 @@ template <Kept kept>
 HWY_INLINE void write_payload(Codec codec, const float* values, float* state, float inverse_total, std::byte* out,
                               std::size_t elements) {
   switch (codec) {
-    case Codec::fp32: break;  // copies: below
-    case Codec::bf16: return write_shorts<Bf16, kept>(values, state, inverse_total, out, elements);
-    case Codec::fp16: return write_shorts<Fp16, kept>(values, state, inverse_total, out, elements);
+    case Codec::fp32: return write_numbers<Fp32, kept>(values, state, inverse_total, out, elements);
+    case Codec::bf16: return write_numbers<Bf16, kept>(values, state, inverse_total, out, elements);
+    case Codec::fp16: return write_numbers<Fp16, kept>(values, state, inverse_total, out, elements);
     case Codec::int8: return write_int8<kept>(values, state, inverse_total, out, elements);
   }
 }
 
 void encode(Codec codec, const float* values, std::byte* out, std::size_t elements) {
-  if (codec == Codec::fp32) return scalar::encode(codec, {values, elements}, {out, elements * sizeof(float)});
   write_payload<Kept::nothing>(codec, values, nullptr, 1, out, elements);
 }
 void encode_with_feedback(Codec codec, const float* values, float* residual, std::byte* out, std::size_t elements) {
-  if (codec == Codec::fp32) {
-    return scalar::encode_with_feedback(codec, {values, elements}, {residual, elements},
-                                        {out, elements * sizeof(float)});
-  }
   write_payload<Kept::residual>(codec, values, residual, 1, out, elements);
 }
 void finalise_and_encode(float* sum, float inverse_total, Codec codec, std::byte* out, std::size_t elements) {
-  if (codec == Codec::fp32) {
-    const Float inverse = hn::Set(Floats(), inverse_total);
-    std::size_t i = 0;
-    for (; i + kFloats <= elements; i += kFloats) {
-      const Float value = hn::Mul(hn::LoadU(Floats(), sum + i), inverse);
-      hn::StoreU(value, Floats(), sum + i);
-      hn::StoreU(value, Floats(), reinterpret_cast<float*>(out + i * sizeof(float)));
-    }
-    return scalar::finalise_and_encode({sum + i, elements - i}, inverse_total, codec,
-                                       {out + i * sizeof(float), (elements - i) * sizeof(float)});
-  }
   write_payload<Kept::decoded>(codec, nullptr, sum, inverse_total, out, elements);
 }
 
@@ -564,8 +556,8 @@ namespace papilio::kernels {
 namespace {
 
 HWY_EXPORT(acceptable);
-HWY_EXPORT(accumulate_encoded);
-HWY_EXPORT(decode_any);
+HWY_EXPORT(accumulate_accepted);
+HWY_EXPORT(decode_accepted);
 HWY_EXPORT(encode);
 HWY_EXPORT(encode_with_feedback);
 HWY_EXPORT(finalise_and_encode);
@@ -578,9 +570,9 @@ bool disjoint(std::span<const std::byte> a, std::span<const std::byte> b) {
   return a.empty() || b.empty() || not_after(a.data() + a.size(), b.data()) || not_after(b.data() + b.size(), a.data());
 }
 
-void check_target(Codec codec, std::span<const float> values, std::span<const std::byte> out) {
-  PAPILIO_ASSERT_VALUES(out.size() == encoded_bytes(codec, values.size()), out.size(), values.size());
-  PAPILIO_ASSERT(disjoint(std::as_bytes(values), out));
+void check_payload(Codec codec, std::span<const float> values, std::span<const std::byte> payload) {
+  PAPILIO_ASSERT_VALUES(payload.size() == encoded_bytes(codec, values.size()), payload.size(), values.size());
+  PAPILIO_ASSERT(disjoint(std::as_bytes(values), payload));
 }
 
 void check_grouping(Codec codec, std::span<const std::byte> from, std::span<const std::byte> to) {
@@ -600,37 +592,44 @@ NumberFault check_encoded(Codec codec, std::span<const std::byte> bytes, std::si
 
 NumberFault accumulate_checked(std::span<float> sum, float own_scale, float weight, Codec codec,
                                std::span<const std::byte> bytes, float inverse_total, float limit) {
-  PAPILIO_ASSERT(disjoint(std::as_bytes(sum), bytes));
   const NumberFault fault = check_encoded(codec, bytes, sum.size(), limit);
-  if (fault != NumberFault::none) return fault;
-  HWY_DYNAMIC_DISPATCH(accumulate_encoded)
+  if (fault == NumberFault::none) accumulate_accepted(sum, own_scale, weight, codec, bytes, inverse_total);
+  return fault;
+}
+
+void accumulate_accepted(std::span<float> sum, float own_scale, float weight, Codec codec,
+                         std::span<const std::byte> bytes, float inverse_total) {
+  check_payload(codec, sum, bytes);
+  HWY_DYNAMIC_DISPATCH(accumulate_accepted)
   (sum.data(), {own_scale, weight, inverse_total}, codec, bytes.data(), sum.size());
-  return NumberFault::none;
 }
 
 NumberFault decode(Codec codec, std::span<const std::byte> bytes, std::span<float> out, float limit) {
-  PAPILIO_ASSERT(disjoint(std::as_bytes(out), bytes));
   const NumberFault fault = check_encoded(codec, bytes, out.size(), limit);
-  if (fault != NumberFault::none) return fault;
-  HWY_DYNAMIC_DISPATCH(decode_any)(codec, bytes.data(), out.data(), out.size());
-  return NumberFault::none;
+  if (fault == NumberFault::none) decode_accepted(codec, bytes, out);
+  return fault;
+}
+
+void decode_accepted(Codec codec, std::span<const std::byte> bytes, std::span<float> out) {
+  check_payload(codec, out, bytes);
+  HWY_DYNAMIC_DISPATCH(decode_accepted)(codec, bytes.data(), out.data(), out.size());
 }
 
 void encode(Codec codec, std::span<const float> values, std::span<std::byte> out) {
-  check_target(codec, values, out);
+  check_payload(codec, values, out);
   HWY_DYNAMIC_DISPATCH(encode)(codec, values.data(), out.data(), values.size());
 }
 
 void encode_with_feedback(Codec codec, std::span<const float> values, std::span<float> residual,
                           std::span<std::byte> out) {
-  check_target(codec, values, out);
-  check_target(codec, residual, out);
+  check_payload(codec, values, out);
+  check_payload(codec, residual, out);
   PAPILIO_ASSERT(disjoint(std::as_bytes(values), std::as_bytes(residual)));
   HWY_DYNAMIC_DISPATCH(encode_with_feedback)(codec, values.data(), residual.data(), out.data(), values.size());
 }
 
 void finalise_and_encode(std::span<float> sum, float inverse_total, Codec codec, std::span<std::byte> out) {
-  check_target(codec, sum, out);
+  check_payload(codec, sum, out);
   HWY_DYNAMIC_DISPATCH(finalise_and_encode)(sum.data(), inverse_total, codec, out.data(), sum.size());
 }
 
