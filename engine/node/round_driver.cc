@@ -64,10 +64,6 @@ RoundId round_of_word(const transport::Header& header) {
       header);
 }
 
-bool matches(std::uint64_t checksum, std::span<const std::byte> payload) {
-  return kernels::checksum(payload) == checksum || mutated(Mutation::skipped_checksum);
-}
-
 std::uint64_t payload_received(const Peer& peer) {
   std::uint64_t bytes = 0;
   for (const transport::Flow* flow : peer.flows) bytes += flow->payload_received();
@@ -114,8 +110,6 @@ std::string text_of(double value) {
 
 const char* kind_of(const transport::Contribution&) { return "contribution"; }
 const char* kind_of(const transport::Average&) { return "average"; }
-
-constexpr float kAnyNumber = std::numeric_limits<float>::max();
 
 // The largest |value| that may come in.
 float limit_of(transport::Codec codec, float limit) {
@@ -551,31 +545,16 @@ void RoundDriver::handle_contribution(Peer& peer, const transport::Contribution&
   const std::uint64_t elements = coder_.elements_in(format_of(header), header.chunk, payload.size());
   // Settled meanwhile: the sender may have its average already and its bytes may have changed on the way. No fault.
   if (round_->check_contribution(peer.member, header.chunk, header.weight, elements) != Verdict::accept) return;
-  if (!matches(header.checksum, payload)) {
-    // It may have gone by reference, and an average from elsewhere came over it before it was read here: then its
-    // sender needs no average of it any more. Nothing damages bytes within a host.
-    if (peer.is_local_host) return;
-    return violate(peer, CutOff::damaged_bytes, "a contribution whose bytes do not match their checksum");
-  }
-  const float limit = limit_of(header.codec, core::largest_element(header.weight));
-  const std::optional<Numbers> numbers = good_numbers(peer, header, payload, limit);
+  const std::optional<Numbers> numbers =
+      good_numbers(peer, header, payload, limit_of(header.codec, core::largest_element(header.weight)));
   float scale = 1;
   if (!numbers || !norm_is_good(peer, header, *numbers, scale)) return;
   const std::optional<core::Reduction> reduction =
       round_->handle_contribution(peer.member, header.chunk, header.weight);
   PAPILIO_ASSERT(reduction.has_value());
   const float weight = reduction->weight * scale;  // of the values; the total counts the whole weight
-  const std::span<float> sum = chunk_values(header.chunk);
-  if (numbers->values.empty()) {
-    const kernels::NumberFault fault =
-        kernels::accumulate_checked(sum, reduction->own_scale, weight, kernel_codec(header.codec), numbers->bytes,
-                                    reduction->last ? reduction->inverse_total : 1, limit);
-    PAPILIO_ASSERT(fault == kernels::NumberFault::none || mutated(Mutation::unchecked_numbers));
-  } else if (reduction->last) {
-    kernels::accumulate_and_finalise(sum, reduction->own_scale, weight, numbers->values, reduction->inverse_total);
-  } else {
-    kernels::accumulate(sum, reduction->own_scale, weight, numbers->values);
-  }
+  kernels::accumulate_accepted(chunk_values(header.chunk), reduction->own_scale, weight, kernel_codec(header.codec),
+                               numbers->bytes, reduction->last ? reduction->inverse_total : 1);
   round_->handle_reduced(header.chunk);
   if (reduction->last) {
     chunk_checksums_[header.chunk] = coder_.finish_average(header.chunk, false);
@@ -584,29 +563,56 @@ void RoundDriver::handle_contribution(Peer& peer, const transport::Contribution&
   }
 }
 
-// Looks at a payload's numbers before any of them is used: a sum lies in the caller's gradient and nothing can be taken
-// back. Decodes them only where somebody wants to see them one by one. None: its sender was cut off.
+// Looks at a payload before any of it is used: a sum lies in the caller's gradient and nothing can be taken back.
+// Decodes it only where somebody wants to see the numbers one by one. None: it is not as it should be, and its sender
+// was cut off.
 template <typename Shard>
 std::optional<RoundDriver::Numbers> RoundDriver::good_numbers(Peer& peer, const Shard& header,
                                                               std::span<const std::byte> payload, float limit) {
   using kernels::NumberFault;
+  const kernels::Codec codec = kernel_codec(header.codec);
   const std::size_t elements = chunk_values(header.chunk).size();
-  Numbers numbers;
-  NumberFault fault = coder_.unpack({header.codec, header.compression}, header.chunk, payload, numbers.bytes);
-  if (fault != NumberFault::none) {
-  } else if (header.codec == transport::Codec::fp32) {
-    numbers.values = floats_of(numbers.bytes);
-    fault = kernels::all_within(numbers.values, limit) ? NumberFault::none : NumberFault::not_finite;
-  } else if (norms_.is_on()) {
-    fault = coder_.decode(header.codec, numbers.bytes, elements, limit, numbers.values);
+  const bool is_packed = header.compression != transport::Compression::none;
+  kernels::Arrival arrival;
+  if (is_packed) {
+    arrival.checksum = kernels::checksum(payload);
   } else {
-    fault = kernels::check_encoded(kernel_codec(header.codec), numbers.bytes, elements, limit);
+    arrival = kernels::checksum_and_check(codec, payload, elements, limit);
   }
-  if (fault == NumberFault::none || (mutated(Mutation::unchecked_numbers) && !numbers.bytes.empty())) return numbers;
-  const NumberComplaint complaint = describe(fault, kernel_codec(header.codec), numbers.bytes, elements, limit);
-  violate(peer, complaint.is_about_values ? CutOff::non_finite : CutOff::protocol,
-          complaint.where + "its " + kind_of(header) + " of chunk " + std::to_string(header.chunk) + complaint.what);
-  return std::nullopt;
+  if (arrival.checksum != header.checksum && !mutated(Mutation::skipped_checksum)) {
+    handle_damaged(peer, header);
+    return std::nullopt;
+  }
+  Numbers numbers{.bytes = payload, .values = {}};
+  if (is_packed) {
+    arrival.fault = coder_.unpack({header.codec, header.compression}, header.chunk, payload, numbers.bytes);
+    if (arrival.fault == NumberFault::none) {
+      arrival.fault = kernels::check_encoded(codec, numbers.bytes, elements, limit);
+    }
+  }
+  if (arrival.fault != NumberFault::none && (!mutated(Mutation::unchecked_numbers) || numbers.bytes.empty())) {
+    const NumberComplaint complaint = describe(arrival.fault, codec, numbers.bytes, elements, limit);
+    violate(peer, complaint.is_about_values ? CutOff::non_finite : CutOff::protocol,
+            complaint.where + "its " + kind_of(header) + " of chunk " + std::to_string(header.chunk) + complaint.what);
+    return std::nullopt;
+  }
+  if (header.codec == transport::Codec::fp32) {
+    numbers.values = floats_of(numbers.bytes);
+  } else if (norms_.is_on()) {
+    numbers.values = coder_.decode(header.codec, numbers.bytes, elements);
+  }
+  return numbers;
+}
+
+void RoundDriver::handle_damaged(Peer& peer, const transport::Contribution& header) {
+  // It may have gone by reference, and an average from elsewhere came over it before it was read here: then its sender
+  // needs no average of it any more. Nothing damages bytes within a host.
+  if (peer.is_local_host && format_of(header).is_plain()) return;
+  violate(peer, CutOff::damaged_bytes, "a contribution whose bytes do not match their checksum");
+}
+
+void RoundDriver::handle_damaged(Peer& peer, const transport::Average&) {
+  violate(peer, CutOff::damaged_bytes, "an average whose bytes do not match their checksum");
 }
 
 // The norm policy, on decoded values. False: its sender was cut off. `scale`: what is made of them.
@@ -648,7 +654,7 @@ bool RoundDriver::norm_is_good(Peer& peer, const transport::Average& header, con
 void RoundDriver::write_average(ChunkIndex chunk, transport::Codec codec, const Numbers& numbers) {
   const std::span<float> values = chunk_values(chunk);
   if (numbers.values.empty()) {
-    static_cast<void>(kernels::decode(kernel_codec(codec), numbers.bytes, values, kAnyNumber));
+    kernels::decode_accepted(kernel_codec(codec), numbers.bytes, values);
   } else if (gradient_.size_bytes() >= config_.stream_from_bytes) {
     kernels::copy_streaming(std::as_writable_bytes(values), std::as_bytes(numbers.values));
   } else {
@@ -664,9 +670,6 @@ void RoundDriver::handle_average(Peer& peer, const transport::Average& header, s
   }
   if (mutated(Mutation::written_before_check) && header.codec == transport::Codec::fp32) {
     write_average(header.chunk, header.codec, {.bytes = payload, .values = floats_of(payload)});
-  }
-  if (!matches(header.checksum, payload)) {
-    return violate(peer, CutOff::damaged_bytes, "an average whose bytes do not match their checksum");
   }
   const std::optional<Numbers> numbers =
       good_numbers(peer, header, payload, limit_of(header.codec, core::kLargestAverage));

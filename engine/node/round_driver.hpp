@@ -150,6 +150,8 @@ class RoundDriver {
   [[nodiscard]] bool norm_is_good(Peer& peer, const transport::Contribution& header, const Numbers& numbers,
                                   float& scale);
   [[nodiscard]] bool norm_is_good(Peer& peer, const transport::Average& header, const Numbers& numbers);
+  void handle_damaged(Peer& peer, const transport::Contribution& header);
+  void handle_damaged(Peer& peer, const transport::Average& header);
   void write_average(ChunkIndex chunk, transport::Codec codec, const Numbers& numbers);
   void run_finalisations();
   void wake_senders();

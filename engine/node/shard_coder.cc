@@ -204,12 +204,11 @@ kernels::NumberFault ShardCoder::unpack(ShardFormat format, ChunkIndex chunk, st
   return fault;
 }
 
-kernels::NumberFault ShardCoder::decode(Codec codec, std::span<const std::byte> bytes, std::size_t elements,
-                                        float limit, std::span<const float>& values) {
+std::span<const float> ShardCoder::decode(Codec codec, std::span<const std::byte> bytes, std::size_t elements) {
   if (decoded_.size() < elements) decoded_.resize(elements);
   const std::span<float> out = std::span(decoded_).first(elements);
-  values = out;
-  return kernels::decode(kernel_codec(codec), bytes, out, limit);
+  kernels::decode_accepted(kernel_codec(codec), bytes, out);
+  return out;
 }
 
 void ShardCoder::handle_average(ChunkIndex chunk, Codec codec, bool counted) {

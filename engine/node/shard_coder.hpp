@@ -89,9 +89,9 @@ class ShardCoder {
   // The codec's bytes; valid until the next call. Where the payload is no frame of them: the fault, and no bytes.
   [[nodiscard]] kernels::NumberFault unpack(ShardFormat format, ChunkIndex chunk, std::span<const std::byte> payload,
                                             std::span<const std::byte>& bytes);
-  // Decoded into memory that is valid until the next call.
-  [[nodiscard]] kernels::NumberFault decode(transport::Codec codec, std::span<const std::byte> bytes,
-                                            std::size_t elements, float limit, std::span<const float>& values);
+  // What check_encoded has accepted, in memory that is valid until the next call.
+  [[nodiscard]] std::span<const float> decode(transport::Codec codec, std::span<const std::byte> bytes,
+                                              std::size_t elements);
   // An average is about to be written over the chunk, whose values are this member's own. `counted`: they are in it.
   void handle_average(ChunkIndex chunk, transport::Codec codec, bool counted);
 
