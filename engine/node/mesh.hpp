@@ -31,7 +31,6 @@ struct PeerProgress {
   std::uint64_t gradient_told = 0;      // and what they were told
   std::uint64_t whole_shards = 0;       // payload of shards that came to an end
   std::uint64_t gradient_of_whole = 0;  // what they stand for
-  double expansion = 1;                 // of the shard that began last: gradient bytes for one of payload
 };
 
 // One live peer. Owned by the mesh from on_peer_joined to on_peer_left.

@@ -70,14 +70,13 @@ std::uint64_t payload_received(const Peer& peer) {
   return bytes;
 }
 
-// What came since the last call: on the line, and as bytes of gradient. The shard that is under way is taken for what
-// its header says, and corrected when it is whole.
+// What came since the last call: on the line, and as bytes of gradient. The shards that are under way count as the
+// bytes that came of them: too little until they are whole, so that nothing that came is ever taken back.
 std::pair<std::uint64_t, std::uint64_t> take_progress(Peer& peer) {
   PeerProgress& progress = peer.progress;
   const std::uint64_t received = payload_received(peer);
   const std::uint64_t wire = received - std::min(received, progress.payload_before);
-  const double under_way = static_cast<double>(wire - std::min(wire, progress.whole_shards)) * progress.expansion;
-  const std::uint64_t gradient = progress.gradient_of_whole + static_cast<std::uint64_t>(under_way);
+  const std::uint64_t gradient = progress.gradient_of_whole + wire - std::min(wire, progress.whole_shards);
   // A flow that was lost takes its count along.
   const std::uint64_t wire_told = std::exchange(progress.payload_told, std::max(progress.payload_told, wire));
   const std::uint64_t told = std::exchange(progress.gradient_told, std::max(progress.gradient_told, gradient));
@@ -517,7 +516,6 @@ transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transpor
     starved_.push_back(&flow);
     return {.verdict = PayloadVerdict::hold, .slab = {}};
   }
-  peer.progress.expansion = static_cast<double>(elements * sizeof(float)) / static_cast<double>(payload_bytes);
   return {.verdict = PayloadVerdict::accept, .slab = std::move(slab)};
 }
 
