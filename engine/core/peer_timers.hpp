@@ -160,6 +160,9 @@ class Lateness {
               double qualified_rate_bytes_per_s);
   // A member of which bytes are expected owes contributions, or else averages, from the start.
   void set_owes(MemberIndex member, Owes owes, TimePoint now);
+  // Whether the member took over what another one had to average. It stops waiting for answers by itself, so that it
+  // says it waits makes its lag no smaller.
+  void set_succeeds(MemberIndex member, bool succeeds) { peers_[member].succeeds = succeeds; }
 
   // ---- events
   // Payload, those of unfinished shards included, counted as bytes of gradient whatever it was encoded in.
@@ -202,6 +205,7 @@ class Lateness {
     TimePoint owes_since{};               // contributions, where not from the start
     Coverage waiting_for = ~Coverage{0};  // until it says otherwise
     bool waited = false;                  // at the last judgement
+    bool succeeds = false;
     bool gone = false;
     bool held_back = false;
     bool reassessed = false;     // expect() was called within the round
@@ -245,6 +249,7 @@ class Lateness {
   [[nodiscard]] bool is_excused(const Peer& peer, TimePoint now, const Group& group) const;
   [[nodiscard]] bool says_it_waits(const Peer& peer) const;
   [[nodiscard]] Duration silence(const Peer& peer, TimePoint now) const;
+  [[nodiscard]] static double progress_of(const Peer& peer);
   [[nodiscard]] Duration lag_behind_median(const Peer& peer, TimePoint now) const;
   [[nodiscard]] double recent_rate(const Peer& peer, TimePoint now) const;
   [[nodiscard]] double average_rate(const Peer& peer, TimePoint now) const;

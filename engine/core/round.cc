@@ -297,6 +297,9 @@ bool Round::handle_average(MemberIndex from, ChunkIndex index, MemberIndex reduc
   chunk.total_weight = total_weight;
   chunk.reducer = reducer;
   if (reducer != config_.self) peers_[reducer].averages_in += 1;
+  Part& part = parts_[plan_.reducer(index)];
+  if (part.fetch_by != kNever) part.fetch_by = TimePoint::min();
+  if (part.relay_by != kNever) part.relay_by = TimePoint::min();
   settle(index, coverage);
   return true;
 }
@@ -340,8 +343,10 @@ void Round::handle_cut_off(MemberIndex member, CutOff reason, std::string eviden
                         .evidence = std::move(evidence),
                         .is_sure = is_sure});
   }
-  for (Part& part : parts_) {
+  for (MemberIndex index = 0; index < members(); ++index) {
+    Part& part = parts_[index];
     if (part.relay == member) part.relay = kEverybody;
+    if ((index + part.pending) % members() == member) part.pending = 0;  // it says so again when it is back
   }
   review_parts();
   finalise_where_complete();
@@ -422,7 +427,9 @@ void Round::handle_time(TimePoint now) {
     for (Peer& peer : peers_) {
       if (peer.lost_at == TimePoint::min()) peer.lost_at = now;
     }
+    give_up_relays(now);
     ask_relays(now);
+    stop_waiting_for_answers(now);
     if (!settle_by_passed_ && now >= config_.settle_by) {
       for (MemberIndex part = 0; part < members(); ++part) {
         if (parts_[part].taken) name_missing(part);
@@ -484,16 +491,21 @@ void Round::expect_bytes() {
 void Round::cut_off_late(TimePoint now) {
   if (now < lateness_.next_tick() || over_) return;
   for (MemberIndex member = 0; member < members(); ++member) {
-    if (is_live(member) && member != config_.self) lateness_.set_owes(member, owes(member), now);
+    if (!is_live(member) || member == config_.self) continue;
+    lateness_.set_owes(member, owes(member), now);
+    lateness_.set_succeeds(member, is_successor(member));
   }
   const std::span<const LateMember> judged = lateness_.judge(now);
   const std::vector<LateMember> late(judged.begin(), judged.end());
   for (const LateMember& each : late) {
-    // A successor has to find out about those who do not answer it before it can go on.
-    const bool is_successor = (parts_held(each.member) & ~coverage_of(each.member)) != 0;
-    if (each.reason == LateReason::slow && is_successor && each.lag < config_.patience.lateness.lag_ceiling) continue;
+    // A successor has to find out about those who do not answer it before it can go on, and is held to no rate. Its
+    // contributions depend on nobody.
+    const bool may_wait = each.reason == LateReason::slow && is_successor(each.member) &&
+                          lateness_.owes(each.member) != Owes::contributions;
+    if (may_wait && each.lag < config_.patience.lateness.lag_ceiling) continue;
+    const bool is_sure = each.sure && !may_wait;
     handle_cut_off(each.member, each.reason == LateReason::first_shard ? CutOff::never_started : CutOff::slow,
-                   describe(each), each.sure);
+                   describe(each), is_sure);
   }
 }
 
@@ -509,20 +521,25 @@ Coverage Round::done_members() const {
   return done & live_that_owe();
 }
 
-// Most members have everything, so what this one lacks exists: it need not wait until its reducer is found out to be
+// Most others have everything, so what this one lacks exists: it need not wait until its reducer is found out to be
 // dead, or to withhold it from this member alone.
 void Round::ask_those_who_are_done(TimePoint now) {
   const Coverage done = done_members() & ~coverage_of(config_.self);
-  if (over_ || unsettled_ == 0 || 2 * std::popcount(done) <= std::popcount(live_that_owe())) {
-    most_done_at_ = kNever;
-    return;
-  }
-  if (most_done_at_ == kNever) most_done_at_ = now;
+  const Coverage others = live_that_owe() & ~coverage_of(config_.self);
+  const bool is_asking = !over_ && unsettled_ > 0;
+  const bool most_are_done = 2 * std::popcount(done) > std::popcount(others);
+  some_done_at_ = is_asking && done != 0 ? std::min(some_done_at_, now) : kNever;
+  most_done_at_ = is_asking && most_are_done ? std::min(most_done_at_, now) : kNever;
+  if (some_done_at_ == kNever) return;
   for (MemberIndex index = 0; index < members(); ++index) {
     if (is_held_here(index) || parts_[index].relay != kEverybody) continue;
     // What one sends that is through itself is as a rule on its way, over this member's own slow line.
-    const Duration wait = (peers_[holder(index)].is_done ? 3 : 1) * config_.patience.resume_grace;
-    if (now < saturating_add(most_done_at_, wait)) continue;
+    const Duration usual = config_.patience.resume_grace;
+    const Duration wait = (peers_[holder(index)].is_done ? 3 : 1) * usual;
+    // What somebody has was sent to this member, too: where nothing comes, it is withheld.
+    const TimePoint quiet_since =
+        std::max(some_done_at_, lateness_.timers(holder(index)).last_payload.value_or(some_done_at_));
+    if (now < saturating_add(most_done_at_, wait) && now < saturating_add(quiet_since, 3 * usual)) continue;
     ask_relay(index, done & config_.reducers & ~coverage_of(holder(index)));
   }
 }
@@ -637,6 +654,17 @@ Verdict Round::handle_suspect(MemberIndex from, MemberIndex member, bool withdra
   return Verdict::accept;
 }
 
+// The distance of the first from the part's holder on that is not gone; members(): there is none. Gone is also who is
+// connected to this member alone: the others would not take its averages.
+std::uint32_t Round::nearest_reducer(MemberIndex part) const {
+  std::uint32_t distance = parts_[part].distance;
+  const auto is_gone = [&](MemberIndex member) {
+    return !may_reduce(member) || (member != config_.self && is_condemned(member));
+  };
+  while (distance < members() && is_gone((part + distance) % members())) distance += 1;
+  return distance;
+}
+
 // After anything that changes who is live or who has lost whom.
 void Round::review_parts() {
   if (over_ || canceled_) return;
@@ -648,18 +676,13 @@ void Round::review_parts() {
   for (MemberIndex index = 0; index < members(); ++index) {
     Part& part = parts_[index];
     if (plan_.chunks(index) == 0) continue;
-    const auto at = [&](std::uint32_t distance) { return (index + distance) % members(); };
-    // Also one that is connected to this member alone: the others would not take its averages.
-    const auto is_gone = [&](MemberIndex member) {
-      return !may_reduce(member) || (member != config_.self && is_condemned(member));
-    };
-    std::uint32_t nearest = part.distance;
-    while (nearest < members() && is_gone(at(nearest))) nearest += 1;
+    const std::uint32_t nearest = nearest_reducer(index);
+    const bool may_yield = is_held_here(index) ? has_lost_most() || is_outvoted(part) : part.pending == nearest;
     if (nearest >= members()) {
       settle_local(index);  // nobody is left to average it
-    } else if (part.pending > part.distance && (is_held_here(index) ? has_lost_most() || is_outvoted(part) : part.pending == nearest)) {
+    } else if (part.pending > part.distance && may_yield) {
       yield(index, part.pending);
-    } else if (nearest > part.distance && at(nearest) == config_.self) {
+    } else if (nearest > part.distance && (index + nearest) % members() == config_.self) {
       take_over(index, nearest);
     } else if (part.taken) {
       decide(index);
@@ -672,6 +695,7 @@ void Round::take_over(MemberIndex index, std::uint32_t distance) {
   part.distance = distance;
   part.taken = true;
   part.decided = false;
+  part.answer_by = TimePoint::min();  // to be dated at the next handle_time
   part.givers = 0;
   part.answered = 0;
   part.held.assign(members(), {});
@@ -762,10 +786,8 @@ Verdict Round::handle_holdings(MemberIndex from, MemberIndex index, std::uint32_
 void Round::decide(MemberIndex index) {
   Part& part = parts_[index];
   const Coverage others = live_ & ~coverage_of(config_.self);
-  if (over_ || !part.taken ||
-      ((others & ~part.answered) != 0 && !settle_by_passed_ && !mutated(Mutation::impatient_successor))) {
-    return;
-  }
+  const bool waits = part.answer_by != kNever && !mutated(Mutation::impatient_successor);
+  if (over_ || !part.taken || ((others & ~part.answered) != 0 && waits)) return;
   const bool first = !std::exchange(part.decided, true);
   if (first) expect_bytes();  // only now they are asked for their contributions
   const ChunkIndex begin = plan_.first_chunk(index);
@@ -788,14 +810,15 @@ void Round::decide(MemberIndex index) {
   for (MemberIndex member = 0; member < members(); ++member) {
     if (fetched[member].empty()) continue;
     part.givers |= coverage_of(member);
+    part.fetch_by = TimePoint::min();  // to be dated at the next handle_time
     tell_wanted(member, index, {}, std::move(fetched[member]));
   }
   for (Coverage rest = any_new ? others : 0; rest != 0; rest &= rest - 1) {
     const auto member = static_cast<MemberIndex>(std::countr_zero(rest));
-    if (settle_by_passed_) {
+    if (settle_by_passed_ || (part.answered & coverage_of(member)) == 0) {
       peers_[member].cut_off = CutOff::contributions_missing;  // there is no time to ask
     } else {
-      ask_contributions(index, member);  // nothing of those that have not answered
+      ask_contributions(index, member);
     }
   }
   if (any_new || first) finalise_where_complete();
@@ -849,6 +872,36 @@ void Round::want_average(MemberIndex to, ChunkIndex index) {
   peer.wants[index] = true;
 }
 
+// One whose answer is stuck in its own slow line must not keep the others from averaging anew in time. What it may hold
+// all the same is lost to them.
+void Round::stop_waiting_for_answers(TimePoint now) {
+  // Half of what the others give a successor, so that it is not blamed for those who do not answer.
+  const Duration left = (settle_by_passed_ ? config_.deadline : config_.settle_by) - now;
+  const TimePoint patience_ends =
+      saturating_add(now, std::min(config_.patience.lateness.lag_ceiling / 2, left / 2));
+  for (MemberIndex index = 0; index < members(); ++index) {
+    Part& part = parts_[index];
+    if (!part.taken) continue;
+    if (part.answer_by == TimePoint::min()) part.answer_by = patience_ends;
+    if (part.fetch_by == TimePoint::min()) part.fetch_by = patience_ends;
+    if (now < std::min(part.answer_by, part.fetch_by)) continue;
+    if (now >= part.fetch_by) forget_what_is_withheld(index);
+    part.answer_by = part.fetch_by = kNever;
+    decide(index);
+  }
+}
+
+// Asked of somebody who says it holds them, averages have not come: they are had from others, or averaged anew.
+void Round::forget_what_is_withheld(MemberIndex index) {
+  Part& part = parts_[index];
+  for_each_chunk(index, [&](ChunkIndex, Chunk& chunk) {
+    if (chunk.state != ChunkState::open || chunk.in != 0 || chunk.asked_of == kEverybody) return;
+    part.held[chunk.asked_of].clear();
+    peers_[chunk.asked_of].cut_off = CutOff::averages_missing;
+    chunk.asked_of = kEverybody;
+  });
+}
+
 // The first of these after the part's holder passes the holder's averages on.
 void Round::ask_relay(MemberIndex index, Coverage candidates) {
   ChunkBits averages = open_chunks(index);
@@ -856,20 +909,39 @@ void Round::ask_relay(MemberIndex index, Coverage candidates) {
   Part& part = parts_[index];
   for (std::uint32_t step = 1; step < members() && part.relay == kEverybody; ++step) {
     const MemberIndex member = (holder(index) + step) % members();
-    if ((candidates & coverage_of(member)) != 0) part.relay = member;
+    if ((candidates & ~part.relays_tried & coverage_of(member)) != 0) part.relay = member;
   }
-  if (part.relay == kEverybody) return;
+  if (part.relay == kEverybody) {
+    part.relays_tried = 0;  // once more from the first
+    return;
+  }
+  part.relay_by = TimePoint::min();  // to be dated at the next handle_time
   in_trouble_ = true;
   part.givers |= coverage_of(part.relay);
   tell_wanted(part.relay, index, {}, std::move(averages));
 }
 
-// A reducer that only this member has lost, and that does not come back: another member passes its averages on.
+// One that has died since, or that withholds what it was asked for, is not asked twice in a row.
+void Round::give_up_relays(TimePoint now) {
+  const TimePoint patience_ends = saturating_add(now, 3 * config_.patience.resume_grace);
+  for (Part& part : parts_) {
+    if (part.relay == kEverybody) continue;
+    if (part.relay_by == TimePoint::min()) part.relay_by = patience_ends;
+    if (now < part.relay_by) continue;
+    part.relays_tried |= coverage_of(part.relay);
+    part.relay = kEverybody;
+    part.relay_by = kNever;
+  }
+}
+
+// A reducer that only this member has lost, and that does not come back: another member passes its averages on. The
+// reducer may be a successor that had no chance to tell this member so.
 void Round::ask_relays(TimePoint now) {
   for (MemberIndex index = 0; index < members() && !canceled_; ++index) {
     Part& part = parts_[index];
-    const MemberIndex lost = holder(index);
-    if (lost == config_.self || is_live(lost) || part.relay != kEverybody || plan_.chunks(index) == 0) continue;
+    const std::uint32_t nearest = nearest_reducer(index);
+    const MemberIndex lost = (index + nearest) % members();
+    if (nearest >= members() || lost == config_.self || is_live(lost) || part.relay != kEverybody || plan_.chunks(index) == 0) continue;
     const TimePoint lost_at = peers_[lost].lost_at;
     if (lost_at != kNever && now < saturating_add(lost_at, config_.patience.resume_grace)) continue;
     ask_relay(index, live_ & config_.reducers & ~coverage_of(config_.self) & ~peers_[lost].suspects);

@@ -285,10 +285,14 @@ class Round {
     Coverage votes = 0;              // and who says so
     Coverage givers = 0;             // whose averages of it are taken
     MemberIndex relay = kEverybody;  // who was asked to pass averages on
+    TimePoint relay_by = kNever;     // another one is asked then; put off by every average
+    Coverage relays_tried = 0;
     bool answer_due = false;         // the holder is to be told what is here
     // As its holder, having taken it over:
     bool taken = false;
-    bool decided = false;  // which chunks are passed on, and which averaged anew
+    bool decided = false;           // which chunks are passed on, and which averaged anew
+    TimePoint answer_by = kNever;   // those who have not answered by then are not waited for
+    TimePoint fetch_by = kNever;    // nor those who were asked to pass on what they hold; put off by every average
     Coverage answered = 0;
     std::vector<ChunkBits> held, spent;  // by member
   };
@@ -300,8 +304,12 @@ class Round {
   [[nodiscard]] bool is_reduced_here(MemberIndex part) const;
   [[nodiscard]] Coverage missing(MemberIndex part, ChunkIndex chunk) const;
   [[nodiscard]] bool is_condemned(MemberIndex member) const;
+  [[nodiscard]] std::uint32_t nearest_reducer(MemberIndex part) const;
   // The parts, its own or taken over, that the member may average: one bit each, by the member they are named after.
   [[nodiscard]] Coverage parts_held(MemberIndex member) const;
+  [[nodiscard]] bool is_successor(MemberIndex member) const {
+    return (parts_held(member) & ~coverage_of(member)) != 0;
+  }
   [[nodiscard]] bool may_come_back(MemberIndex member) const;
   [[nodiscard]] Verdict check_bits(MemberIndex part, const ChunkBits& bits) const;
   template <typename Function>
@@ -330,7 +338,10 @@ class Round {
   void decide(MemberIndex part);
   void ask_contributions(MemberIndex part, MemberIndex of);
   void ask_relays(TimePoint now);
+  void stop_waiting_for_answers(TimePoint now);
+  void forget_what_is_withheld(MemberIndex part);
   void ask_relay(MemberIndex part, Coverage candidates);
+  void give_up_relays(TimePoint now);
   void ask_those_who_are_done(TimePoint now);
   [[nodiscard]] Coverage live_that_owe() const;
   [[nodiscard]] Coverage done_members() const;
@@ -353,7 +364,8 @@ class Round {
   std::uint64_t unsettled_ = 0;
   Lateness lateness_;
   TimePoint linger_until_ = kNever;
-  TimePoint most_done_at_ = kNever;  // since when a majority of the live members has everything
+  TimePoint some_done_at_ = kNever;  // since when any other member has everything
+  TimePoint most_done_at_ = kNever;  // since when a majority of the others has
   bool in_trouble_ = false;          // anybody has lost anybody: what seems unasked may be somebody's older view
   bool settle_by_passed_ = false;
   bool reduce_by_passed_ = false;

@@ -742,7 +742,6 @@ TEST_F(OneMember, WordsAboutPartsAreChecked) {
   EXPECT_TRUE(is_violation(round_.handle_suspect(1, 3, false)));
   EXPECT_TRUE(is_violation(round_.handle_takeover(1, 3, 1)));
   EXPECT_TRUE(is_violation(round_.handle_takeover(1, 1, 0)));
-  EXPECT_TRUE(is_violation(round_.handle_takeover(1, 1, 1)));  // member 2's place
   EXPECT_TRUE(is_violation(round_.handle_takeover(1, 1, 3)));
   EXPECT_TRUE(is_violation(round_.handle_holdings(1, 3, 1, {}, {})));
   EXPECT_TRUE(is_violation(round_.handle_holdings(1, 0, 1, {0, 0}, {})));

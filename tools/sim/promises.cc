@@ -222,7 +222,8 @@ std::string RoundCheck::check_blame(MemberIndex self, const RoundReport& report)
     const std::string& reason = report.peers[member].reason;
     if (has_ended && (reason == "connection-lost" || reason == "condemned")) continue;
     // What it lacked may have been withheld from it twice.
-    if (reason == "not-done" && std::popcount(disturbed_) > 1) continue;
+    const bool is_left_behind = reason == "not-done" || (reason == "condemned" && (not_done_ & coverage_of(member)) != 0);
+    if (is_left_behind && std::popcount(disturbed_) > 1) continue;
     if (!leaves_time() && (reason == "contributions-missing" || reason == "not-done")) continue;
     return "promise 5: " + name(member) + " was cut off (" + report.peers[member].reason +
            "), though nothing befell it";
@@ -276,6 +277,7 @@ std::string RoundCheck::check_successors(MemberIndex self, const RoundReport& re
 // A member that had everything it takes: time, the ear of everybody who is well, and a majority of such.
 MemberIndex RoundCheck::successor(MemberIndex self, ChunkIndex chunk) const {
   const MemberIndex original = plan_.reducer(chunk);
+  if (!most_are_well()) return node::kNotAMember;  // then nobody can tell whose line it is
   const HostBits well = everybody() & ~disturbed_;
   const HostBits voters = reducers() & ~bit(hosts_[original]);
   if (2 * std::popcount(well & voters) <= std::popcount(voters)) return node::kNotAMember;
@@ -287,7 +289,8 @@ MemberIndex RoundCheck::successor(MemberIndex self, ChunkIndex chunk) const {
   };
   if (!hears_all(self)) return node::kNotAMember;
   for (MemberIndex member = 0; member < hosts_.size(); ++member) {
-    if (member != self && plan_.chunks(member) > 0 && hears_all(member)) return member;
+    const bool is_able = plan_.chunks(member) > 0 && hears_all(member) && !may_be_outvoted(member);
+    if (member != self && is_able) return member;
   }
   return node::kNotAMember;
 }
@@ -305,6 +308,9 @@ std::string RoundCheck::check_digest(MemberIndex self, const RoundReport& report
            (same_values ? "different digests" : "the same digest");
   }
   ended_.push_back(ended);
+  for (MemberIndex member = 0; member < hosts_.size(); ++member) {
+    if (report.peers[member].reason == "not-done") not_done_ |= coverage_of(member);
+  }
   return {};
 }
 

@@ -126,6 +126,7 @@ class RoundCheck {
   bool calm_ = true;
   std::vector<std::vector<Average>> averages_;  // by chunk, what members ended with
   std::vector<Ended> ended_;
+  Coverage not_done_ = 0;  // whom members that ended left behind
 };
 
 }  // namespace papilio::sim
