@@ -37,11 +37,15 @@ struct PageAllocator {
 using Floats = std::vector<float, PageAllocator<float>>;
 using Bytes = std::vector<std::byte, PageAllocator<std::byte>>;
 
-// Values between 0.5 and 1: sums stay finite and normal however long a benchmark runs, as scales below 1 are used.
+// Values between 0.5 and 1: sums stay finite and normal however long a benchmark runs, as scales below 1 are used. Long
+// ones repeat, for the time that drawing takes.
 inline Floats random_values(std::size_t count, std::uint64_t seed) {
+  constexpr std::size_t kDrawn = std::size_t{1} << 18U;
   Random random(seed);
   Floats values(count);
-  for (float& value : values) value = static_cast<float>(0.5 + random.uniform() / 2);
+  for (std::size_t i = 0; i < count; ++i) {
+    values[i] = i < kDrawn ? static_cast<float>(0.5 + random.uniform() / 2) : values[i - kDrawn];
+  }
   return values;
 }
 
