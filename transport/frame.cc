@@ -112,13 +112,15 @@ void build(Builder& builder, const Propose& propose) {
 void build(Builder& builder, const Contribution& contribution) {
   builder.Finish(wire::CreateContribution(builder, contribution.round, contribution.checksum, contribution.chunk,
                                           contribution.weight, static_cast<wire::Codec>(contribution.codec),
-                                          contribution.model, contribution.group));
+                                          contribution.model, contribution.group,
+                                          static_cast<wire::Compression>(contribution.compression)));
 }
 
 void build(Builder& builder, const Average& average) {
   builder.Finish(wire::CreateAverage(builder, average.round, average.checksum, average.coverage, average.chunk,
                                      average.total_weight, static_cast<wire::Codec>(average.codec), average.model,
-                                     average.group, average.reducer));
+                                     average.group, average.reducer,
+                                     static_cast<wire::Compression>(average.compression)));
 }
 
 void build(Builder& builder, const Done& done) { builder.Finish(wire::CreateDone(builder, done.round, done.digest)); }
@@ -270,19 +272,20 @@ bool read(const wire::Ack& table, Header& header) {
 }
 
 bool read(const wire::Contribution& table, Header& header) {
-  if (table.codec() > wire::Codec::MAX) return false;
+  if (table.codec() > wire::Codec::MAX || table.compression() > wire::Compression::MAX) return false;
   header = Contribution{.round = table.round(),
                         .checksum = table.checksum(),
                         .chunk = table.chunk(),
                         .weight = table.weight(),
                         .codec = static_cast<Codec>(table.codec()),
                         .model = table.model(),
-                        .group = table.group()};
+                        .group = table.group(),
+                        .compression = static_cast<Compression>(table.compression())};
   return true;
 }
 
 bool read(const wire::Average& table, Header& header) {
-  if (table.codec() > wire::Codec::MAX) return false;
+  if (table.codec() > wire::Codec::MAX || table.compression() > wire::Compression::MAX) return false;
   header = Average{.round = table.round(),
                    .checksum = table.checksum(),
                    .coverage = table.coverage(),
@@ -291,7 +294,8 @@ bool read(const wire::Average& table, Header& header) {
                    .codec = static_cast<Codec>(table.codec()),
                    .model = table.model(),
                    .group = table.group(),
-                   .reducer = table.reducer()};
+                   .reducer = table.reducer(),
+                   .compression = static_cast<Compression>(table.compression())};
   return true;
 }
 

@@ -152,6 +152,10 @@ double PeerTimers::progress() const {
   return std::min(1.0, static_cast<double>(received_bytes) / static_cast<double>(expected_bytes));
 }
 
+double PeerTimers::expansion() const {
+  return wire_bytes == 0 ? 1 : static_cast<double>(received_bytes) / static_cast<double>(wire_bytes);
+}
+
 // ---- what is told
 
 Lateness::Lateness(const LatenessConfig& config, std::uint32_t members, MemberIndex self, TimePoint start)
@@ -485,7 +489,7 @@ double Lateness::qualified_share(const Peer& peer) const {
   double rate = std::numeric_limits<double>::infinity();
   if (peer.qualified_rate > 0) rate = peer.qualified_rate;
   if (peers_[self_].qualified_rate > 0) rate = std::min(rate, peers_[self_].qualified_rate);
-  return rate / static_cast<double>(peers_.size() - 1);
+  return rate * peer.timers.expansion() / static_cast<double>(peers_.size() - 1);
 }
 
 // The rate below which a peer that lags is slow: 1/slack of what it qualified for, and of what the group manages
@@ -546,7 +550,7 @@ TimerReport Lateness::report(MemberIndex member, TimePoint now) const {
   if (timers.first_shard) {
     report.first_shard_ms = to_milliseconds(*timers.first_shard - start_);
     const Duration taken = timers.finished.value_or(now) - *timers.first_shard;
-    report.rate_bytes_per_s = static_cast<double>(timers.received_bytes) /
+    report.rate_bytes_per_s = static_cast<double>(timers.received_bytes) / timers.expansion() /
                               to_seconds(std::max(taken, Duration(std::chrono::milliseconds(1))));
   }
   report.longest_gap_ms = to_milliseconds(timers.longest_gap);

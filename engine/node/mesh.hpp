@@ -25,6 +25,16 @@ namespace papilio::node {
 
 inline constexpr MemberIndex kNotAMember = ~MemberIndex{0};
 
+// What has come from a peer in a round, on the wire and as the gradient's bytes that it stands for: a member that sends
+// its shards in fewer bytes gets on as fast as one that sends as many shards in more.
+struct PeerProgress {
+  std::uint64_t payload_before = 0;     // of its flows, when the round began
+  std::uint64_t payload_told = 0;       // since then, when the round's timers were told last
+  std::uint64_t gradient_told = 0;      // and what they were told
+  std::uint64_t whole_shards = 0;       // payload of shards that came to an end
+  std::uint64_t gradient_of_whole = 0;  // what they stand for
+};
+
 // One live peer. Owned by the mesh from on_peer_joined to on_peer_left.
 struct Peer {
   PeerId id;
@@ -39,7 +49,7 @@ struct Peer {
   std::string goodbye;
   std::vector<transport::Flow*> flows;  // the first carries control frames
   MemberIndex member = kNotAMember;     // in the current round; the round's driver keeps it
-  std::uint64_t payload_seen = 0;       // of its flows, when the round's timers were told last
+  PeerProgress progress;                // in the current round; kept by its driver, too
   RoundId resume_heard = 0;             // it says that it is in that round, and was not answered yet
   RoundId resume_told = 0;              // the round for which this link was told that this node is in it
 };

@@ -547,6 +547,7 @@ Status check(const NodeConfig& config) {
   if (config.round_timeout < std::chrono::milliseconds(10) || config.round_timeout > std::chrono::hours(24)) {
     return usage_error("round-timeout: '" + format_duration(config.round_timeout) + "' is not a time from 10ms to 24h");
   }
+  if (auto format = node::parse_format_choice(config.codec); !format) return format.error();
   if (!core::norm_action_of(config.norm_policy)) {
     return usage_error("norm-policy: '" + config.norm_policy + "' is no policy: use off, clip or refuse");
   }
@@ -593,6 +594,7 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   node::RoundDriverConfig rounds;
   rounds.self = *id;
   rounds.patience = config.patience;
+  rounds.format = *node::parse_format_choice(config.codec);
   rounds.norms = {.action = *core::norm_action_of(config.norm_policy), .limit = config.norm_limit};
   const node::GroupConfig group{.self = *id,
                                 .fingerprint = config.fingerprint,

@@ -51,6 +51,9 @@ struct NodeConfig {
   double norm_limit = 8;
   // For whom rounds wait and for how long.
   node::RoundPatience patience;
+  // What this node sends its shards in: fp32 (exact), bf16, fp16 or int8, each also with +zstd, or auto: whatever is
+  // fastest on each link. It reads all of them. What rounding takes is added to the next round's gradient.
+  std::string codec = "fp32";
 };
 
 // What happened to one peer in one round.

@@ -10,6 +10,7 @@
 #include <filesystem>
 
 #include "engine/base/limits.hpp"
+#include "engine/node/shard_coder.hpp"
 #include "tools/node/text.hpp"
 
 namespace papilio::tools {
@@ -189,6 +190,9 @@ void add_node_options(CommandLine& command_line, NodeSettings& settings) {
   add_size(app, "--chunk-bytes", settings.chunk_bytes,
            "Unit that travels and is averaged, a power of two from 64K to 4M. 0: chosen to suit.");
   add_count(app, "--flows", settings.flows, 0, kMaximumFlows, "TCP connections per peer. 0: chosen to suit.");
+  add_choice(app, "--codec", settings.codec, node::format_choices(),
+             "What this node sends its shards in; it reads all of these. fp32 is exact; auto is whatever is fastest on "
+             "each link. What rounding takes is added to the next round's gradient.");
   add_duration(app, "--round-timeout", settings.round_timeout, "From a round's start to its deadline.");
   add_duration(app, "--connect-timeout", settings.connect_timeout, "For one connection to be made.");
   add_duration(app, "--join-timeout", settings.join_timeout, "Until the whole group is there.");
@@ -245,6 +249,7 @@ NodeConfig node_config_of(const NodeSettings& settings, Fingerprint fingerprint,
   config.round_timeout = settings.round_timeout;
   config.connect_timeout = settings.connect_timeout;
   config.join_timeout = settings.join_timeout;
+  config.codec = settings.codec;
   config.norm_policy = settings.norm_policy;
   config.norm_limit = settings.norm_limit;
   config.patience = settings.patience.patience();

@@ -46,6 +46,7 @@ struct NodeSettings {
   std::uint64_t rate_bps = 0;
   std::uint64_t chunk_bytes = 0;
   std::uint64_t flows = 0;
+  std::string codec = "fp32";
   Duration round_timeout = std::chrono::seconds(30);
   Duration connect_timeout = std::chrono::seconds(10);
   Duration join_timeout = std::chrono::seconds(120);

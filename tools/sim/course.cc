@@ -244,7 +244,9 @@ void World::begin_round(std::uint32_t number, std::size_t index) {
   if (now() > round.opened + times(scenario_.timeout, kTooLate)) round.check->disturb_host(number, now());
   note("host %u begins round %zu", number, index + 1);
   const std::vector<float> gradient = draw_gradient(scenario_, number, index);
-  round.check->handle_begin(number, gradient, plan.weight);
+  round.check->handle_begin(number, gradient, plan.weight,
+                            {.codec = node::kernel_codec(scenario_.hosts[number].format.codec),
+                             .residual = host.engine().rounds().residual()});
   state.round = index;
   state.deadline = now() + scenario_.timeout;
   state.contributions_at_cut_off.assign(round.check->hosts().size(), -1);

@@ -108,6 +108,19 @@ void draw_rounds(Random& random, Scenario& scenario, std::uint32_t rounds, Durat
   }
 }
 
+// From numbers of its own: the rest of a seed's scenario is the same with and without.
+void draw_formats(Scenario& scenario) {
+  Random random(Random::mix(scenario.seed ^ 0xc0dec0dec0dec0deU));
+  scenario.error_feedback = random.chance(0.75);
+  if (random.chance(0.6)) return;
+  const bool all_alike = random.chance(0.5);
+  for (HostPlan& host : scenario.hosts) {
+    host.format.codec = static_cast<transport::Codec>(random.below(4));
+    if (random.chance(0.25)) host.format.compression = transport::Compression::zstd;
+    if (all_alike) host.format = scenario.hosts.front().format;
+  }
+}
+
 Duration draw_timeout(Random& random, const Settings& settings, Duration generous) {
   // Rounds in which somebody has to be found out take longer than any grace; a few are too short for that.
   const bool is_short = settings.faults == Faults::none || (settings.faults != Faults::honest && random.chance(0.25));
@@ -143,6 +156,7 @@ Scenario draw_scenario(const Settings& settings, std::uint64_t seed) {
       std::max<std::uint64_t>(16, log_uniform(random, static_cast<double>(bytes) / 64, static_cast<double>(bytes))));
   draw_network(random, scenario);
   draw_hosts(random, scenario);
+  draw_formats(scenario);
   if (is_pair) {
     for (std::uint32_t host = 0; host < scenario.members; ++host) scenario.hosts[host].client = host == 1;
   }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 #include "engine/base/random.hpp"
 #include "tools/sim/report.hpp"
@@ -16,6 +17,13 @@ namespace {
 // it waits for a slow one is believed for lag_floor / waiting_share longer.
 constexpr Duration kSuccessionTime = std::chrono::seconds(20);
 constexpr Duration kFurtherSuccessionTime = std::chrono::seconds(9);
+
+// As the codec's own bound, of values that are beyond a float where somebody's gradient is.
+double codec_error(kernels::Codec codec, double value, double largest) {
+  constexpr double kMost = std::numeric_limits<float>::max();
+  return kernels::error_bound(codec, static_cast<float>(std::min(value, kMost)),
+                              static_cast<float>(std::min(largest, kMost)));
+}
 
 std::uint64_t hash_of(std::span<const float> values) {
   std::uint64_t hash = values.size();
@@ -90,41 +98,86 @@ std::string RoundCheck::check_local(MemberIndex self, ChunkIndex chunk, std::spa
   return same_bits(values, local) ? "" : "promise 2: the report says local, and its values are not the local gradient";
 }
 
-// Promise 2, of a chunk that is said to be averaged: fp32 summation in any order is within
-// (n + 2) 2^-24 sum(w|g|) / sum(w). Promise 4, as far as members that did not even begin are concerned.
+double RoundCheck::Input::owed(std::uint64_t element) const {
+  return codec == kernels::Codec::fp32 || residual.empty() ? 0 : std::abs(static_cast<double>(residual[element]));
+}
+
+double RoundCheck::Input::largest(Range block) const {
+  double most = 0;
+  for (std::uint64_t i = block.begin; i < block.end(); ++i) {
+    most = std::max(most, std::abs(static_cast<double>(gradient[i])) + owed(i));
+  }
+  return most;
+}
+
+double RoundCheck::Input::error(std::uint64_t element, double largest) const {
+  const double sent = std::abs(static_cast<double>(gradient[element])) + owed(element);
+  return owed(element) + codec_error(codec, sent, largest);
+}
+
+// Promise 2, of a chunk that is said to be averaged. Promise 4, as far as members that did not even begin are
+// concerned.
 std::string RoundCheck::check_average(ChunkIndex chunk, const Average& average) const {
   std::vector<const Input*> contributors;
   HostBits names = 0;
-  double weights = 0;
   for (MemberIndex member = 0; member < hosts_.size(); ++member) {
     if ((average.coverage & coverage_of(member)) == 0) continue;
     if (!inputs_[member].begun) return "promise 4: lists " + name(member) + ", which had not begun the round";
     contributors.push_back(&inputs_[member]);
     names |= bit(hosts_[member]);
-    weights += inputs_[member].weight;
   }
   if (contributors.size() != static_cast<std::size_t>(std::popcount(average.coverage))) {
     return "promise 2: lists a contributor that is not a member";
   }
   const Range range = plan_.chunk(chunk);
-  for (std::uint64_t i = 0; i < range.size; ++i) {
-    double sum = 0, magnitude = 0;
-    for (const Input* input : contributors) {
-      const double product = input->weight * static_cast<double>(input->gradient[range.begin + i]);
-      sum += product;
-      magnitude += std::abs(product);
+  for (std::uint64_t begin = range.begin; begin < range.end(); begin += kernels::kInt8Block) {
+    const Range block{begin, std::min<std::uint64_t>(kernels::kInt8Block, range.end() - begin)};
+    std::string wrong = check_block(block, chunk, average, contributors, (names & equivocators_) != 0);
+    if (!wrong.empty()) return wrong;
+  }
+  return {};
+}
+
+// Summation of fp32 in any order is within (n + 2) 2^-24 sum(w|g|) / sum(w); to this the codecs add what contributions
+// lose to rounding, each by its weight, and what the average does. The reducer's own gradient is not rounded, and an
+// average of it alone is not either.
+std::string RoundCheck::check_block(Range block, ChunkIndex chunk, const Average& average,
+                                    const std::vector<const Input*>& contributors, bool any_liar) const {
+  const Input& reducer = inputs_[average.reducer];
+  const bool is_alone = average.coverage == coverage_of(average.reducer);
+  const bool is_own_part = plan_.reducer(chunk) == average.reducer;
+  double weights = 0;
+  for (const Input* input : contributors) weights += input->weight;
+  std::vector<double> exact(block.size), error(block.size);
+  for (const Input* input : contributors) {
+    const double largest = input->largest(block);
+    for (std::uint64_t i = 0; i < block.size; ++i) {
+      const double value = static_cast<double>(input->gradient[block.begin + i]);
+      const double rounding = input == &reducer ? 0 : input->error(block.begin + i, largest);
+      exact[i] += input->weight * value / weights;
+      error[i] += input->weight / weights *
+                  (rounding + 0x1.0p-24 * static_cast<double>(contributors.size() + 2) * (std::abs(value) + rounding));
     }
-    const double bound =
-        0x1.0p-24 * static_cast<double>(contributors.size() + 2) * magnitude / weights * 1.000001 + 1e-35;
-    const double value = static_cast<double>(average.values[i]);
+  }
+  const auto carried = [&](std::uint64_t i) { return is_own_part ? reducer.owed(block.begin + i) : 0; };
+  double largest = 0;
+  for (std::uint64_t i = 0; i < block.size; ++i) {
+    largest = std::max(largest, std::abs(exact[i]) + error[i] + carried(i));
+  }
+  for (std::uint64_t i = 0; i < block.size; ++i) {
+    double bound = error[i];
+    if (!is_alone)
+      bound += carried(i) + codec_error(reducer.codec, std::abs(exact[i]) + error[i] + carried(i), largest);
+    bound = bound * 1.000001 + 1e-35;
+    const double value = static_cast<double>(average.values[block.begin - plan_.chunk(chunk).begin + i]);
     // A poisoned reducer keeps its own poison; nobody else may take it.
     const bool is_its_own = average.holders == coverage_of(average.reducer) && !is_well(average.reducer);
     if (!std::isfinite(value) && is_its_own) continue;
-    if (!std::isfinite(value)) return "promise 2: element " + std::to_string(range.begin + i) + " is not finite";
-    if ((names & equivocators_) != 0 || std::abs(value - sum / weights) <= bound) continue;
-    return "promise 2: element " + std::to_string(range.begin + i) + " is " + text_of(value) +
-           ", the average over its " + std::to_string(contributors.size()) + " contributors is " +
-           text_of(sum / weights);
+    if (!std::isfinite(value)) return "promise 2: element " + std::to_string(block.begin + i) + " is not finite";
+    if (any_liar || std::abs(value - exact[i]) <= bound) continue;
+    return "promise 2: element " + std::to_string(block.begin + i) + " is " + text_of(value) +
+           ", the average over its " + std::to_string(contributors.size()) + " contributors is " + text_of(exact[i]) +
+           " within " + text_of(bound);
   }
   return {};
 }
@@ -253,6 +306,8 @@ MemberIndex RoundCheck::successor(MemberIndex self, ChunkIndex chunk) const {
 
 // Promise 8: digests tell members with the same values from members with others.
 std::string RoundCheck::check_digest(MemberIndex self, const RoundReport& report, std::span<const float> values) {
+  // NaN is its own business of whoever put it in; its bits do not tell where they come from.
+  if (!std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); })) return {};
   const Ended ended{.member = self, .digest = report.digest, .values_hash = hash_of(values)};
   for (const Ended& other : ended_) {
     const bool same_values = other.values_hash == ended.values_hash;

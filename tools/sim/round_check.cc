@@ -41,10 +41,14 @@ MemberIndex RoundCheck::member_of(std::uint32_t host) const {
   return found == hosts_.end() ? node::kNotAMember : static_cast<MemberIndex>(found - hosts_.begin());
 }
 
-void RoundCheck::handle_begin(std::uint32_t host, std::span<const float> gradient, double weight) {
-  // As the others read it from the shards.
-  inputs_[member_of(host)] = {
-      .gradient = {gradient.begin(), gradient.end()}, .weight = static_cast<float>(weight), .begun = true};
+void RoundCheck::handle_begin(std::uint32_t host, std::span<const float> gradient, double weight,
+                              const Encoding& encoding) {
+  // The weight as the others read it from the shards.
+  inputs_[member_of(host)] = {.gradient = {gradient.begin(), gradient.end()},
+                              .weight = static_cast<float>(weight),
+                              .begun = true,
+                              .codec = encoding.codec,
+                              .residual = {encoding.residual.begin(), encoding.residual.end()}};
 }
 
 void RoundCheck::disturb_host(std::uint32_t host, TimePoint now) {
