@@ -909,6 +909,11 @@ void Round::forget_what_is_withheld(MemberIndex index) {
 
 // The first of these after the part's holder passes the holder's averages on.
 void Round::ask_relay(MemberIndex index, Coverage candidates) {
+  // One whom most have lost averages for itself: what it has is not what they have.
+  for (Coverage rest = candidates; rest != 0; rest &= rest - 1) {
+    const auto member = static_cast<MemberIndex>(std::countr_zero(rest));
+    if (is_condemned(member)) candidates &= ~coverage_of(member);
+  }
   ChunkBits averages = open_chunks(index);
   if (!any_bit(averages)) return;
   Part& part = parts_[index];
