@@ -4,8 +4,8 @@
 
 SYNOPSIS
        tools/demo [--nodes N] [--steps K] [--kill-one] [--stop-one]
-                  [--transport auto|uring|uv] [--data FILE] [--model NAME]
-                  [--json FILE] [-- NODE-OPTION...]
+                  [--transport auto|uring|uv] [--codec NAME] [--data FILE]
+                  [--model NAME] [--json FILE] [-- NODE-OPTION...]
 
 DESCRIPTION
        Installs what is missing (Debian 12), builds, starts N papilio-node
@@ -27,6 +27,9 @@ OPTIONS
               and go on without it.
        --transport auto|uring|uv
               What moves the bytes: io_uring or libuv. Default: auto.
+       --codec NAME
+              What gradients are sent in: fp32, bf16, fp16 or int8, each also with
+              +zstd, or auto. Default: fp32, which is exact.
        --data FILE
               The text to learn. Default: the licences that Debian installs.
        --model NAME
@@ -68,6 +71,7 @@ import time
 EXIT_DONE, EXIT_NOT_SO, EXIT_USAGE, EXIT_RUNTIME = 0, 1, 2, 3
 EXIT_HELP = 100  # told to tools/demo, which has nothing left to do then
 
+CODECS = ("auto", "fp32", "bf16", "fp16", "int8", "fp32+zstd", "bf16+zstd", "fp16+zstd", "int8+zstd")
 PATIENCE_S = 300        # for starting, joining and leaving together
 PATIENCE_PER_STEP_S = 60  # twice a round's deadline: a bound against hanging, not an expectation
 LEAVE_S = 3             # from Ctrl-C to SIGKILL for a node that does not leave by itself
@@ -97,6 +101,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--kill-one", action="store_true")
     parser.add_argument("--stop-one", action="store_true")
     parser.add_argument("--transport", default="auto")
+    parser.add_argument("--codec", default="fp32")
     parser.add_argument("--data")
     parser.add_argument("--model")
     parser.add_argument("--json")
@@ -115,6 +120,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         raise Usage(f"--nodes: {options.nodes} leaves nobody to go on; give at least {victims + 1}")
     if options.transport not in ("auto", "uring", "uv"):
         raise Usage(f"--transport: '{options.transport}' is not one of auto, uring, uv")
+    if options.codec not in CODECS:
+        raise Usage(f"--codec: '{options.codec}' is not one of {', '.join(CODECS)}")
     # Files are named as seen from where the user is.
     if options.data is not None:
         options.data = os.path.join(options.directory, options.data)
@@ -169,7 +176,8 @@ class Demo:
 
     def run(self) -> int:
         options = self.options
-        self.say(f"{options.nodes} nodes, {options.steps} steps, transport {options.transport}")
+        self.say(f"{options.nodes} nodes, {options.steps} steps, transport {options.transport}, "
+                 f"codec {options.codec}")
         deadline = time.monotonic() + PATIENCE_S + PATIENCE_PER_STEP_S * options.steps
         try:
             self.start()
@@ -189,7 +197,8 @@ class Demo:
                 command += ["--peer", other]
             report, log = self.directory / f"node-{index}.json", self.directory / f"node-{index}.log"
             command += ["--slot", str(index), "--group-size", str(self.options.nodes), "--steps",
-                        str(self.options.steps), "--transport", self.options.transport, "--json", str(report)]
+                        str(self.options.steps), "--transport", self.options.transport, "--codec", self.options.codec,
+                        "--json", str(report)]
             for flag in ("data", "model"):
                 if getattr(self.options, flag) is not None:
                     command += [f"--{flag}", getattr(self.options, flag)]

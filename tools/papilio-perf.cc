@@ -127,6 +127,11 @@ class GradientMemory {
 
 // ---- one iteration, the same in both modes
 
+// Of all that may be used, the one whose bound is the widest.
+kernels::Codec widest_codec(const WorldOptions& world) {
+  return world.format ? node::kernel_codec(world.format->codec) : kernels::Codec::int8;
+}
+
 Result<Sample> run_iteration(Rank& rank, std::uint32_t index, const WorldOptions& world, std::span<float> values,
                              std::uint32_t iteration, pthread_barrier_t* barrier) {
   fill_inputs(values, index, iteration);
@@ -145,7 +150,7 @@ Result<Sample> run_iteration(Rank& rank, std::uint32_t index, const WorldOptions
   // Checking is heavier than averaging: nobody begins it while others, on the same cores, still average.
   if (barrier != nullptr) pthread_barrier_wait(barrier);
   sample.digest = report->digest;
-  sample.wrong = count_wrong(values, world.weights, iteration);
+  sample.wrong = count_wrong(values, world.weights, iteration, bound_of(widest_codec(world), world.error_feedback));
   return sample;
 }
 
@@ -388,9 +393,7 @@ Result<std::vector<double>> parse_weights(const std::vector<std::string>& texts)
 
 Status check(Options& options, const std::vector<std::string>& rate_texts, const std::vector<std::string>& weight_texts,
              std::uint64_t ranks, std::uint64_t clients) {
-  if (options.codec != "fp32") {
-    return usage_error("--codec " + options.codec + ": this build encodes fp32 only; use --codec fp32");
-  }
+  options.world.format = *node::parse_format_choice(options.codec);  // one of the choices
   if (options.security != "none") {
     return usage_error("--security " + options.security + ": this build has no encryption; use --security none");
   }
@@ -500,7 +503,10 @@ int main_of_perf(int argc, char** argv) {
        .description =
            "Starts N local processes that average random gradients of several sizes, or takes part as one rank of "
            "several hosts. Inputs are random per rank and iteration; #wrong counts elements further from a float64 "
-           "reference than fp32 summation in any order can be: (n + 2) 2^-24 sum(w|g|) / sum(w).\n\n"
+           "reference than fp32 summation in any order can be: (n + 2) 2^-24 sum(w|g|) / sum(w), and what the codec "
+           "may take: twice its own bound, for contributions and for their average, and as much again that error "
+           "feedback carries over from the iteration before, all of values up to 1. The codecs' bounds: bf16 2^-8 |x|, "
+           "fp16 2^-11 |x| + 2^-25, int8 max/254 of its block of 256 (kernels/codec.h).\n\n"
            "An iteration's time is from the first rank's start to the last rank's end (over several hosts: this "
            "rank's own). algbw is size over time, busbw = algbw 2(n-1)/n, both in 1e9 bytes/s; cpu/op is the "
            "CPU time of all ranks, peak rss the largest rank's.",
@@ -515,6 +521,7 @@ int main_of_perf(int argc, char** argv) {
   std::uint64_t flows = 0;
   std::string borrow = "auto";
   std::string order = "auto";
+  std::string error_feedback = "on";
   std::vector<std::string> rates;
   std::vector<std::string> weights;
   tools::add_count(command, "--ranks", ranks, 1, kMaximumMembers, "local processes");
@@ -523,7 +530,10 @@ int main_of_perf(int argc, char** argv) {
   tools::add_count(command, "--factor", options.factor, 2, 1024, "from one size to the next");
   tools::add_count(command, "--iters", options.iterations, 1, 100000, "timed iterations per size");
   tools::add_count(command, "--warmup", options.warmup, 0, 100000, "iterations before them");
-  tools::add_choice(command, "--codec", options.codec, {"fp32", "bf16", "fp16", "int8"}, "how shards are encoded");
+  tools::add_choice(command, "--codec", options.codec, node::format_choices(),
+                    "what shards are sent in; auto: whatever is fastest on each link, checked as int8");
+  tools::add_choice(command, "--error-feedback", error_feedback, {"on", "off"},
+                    "whether what rounding took is added in the next iteration");
   tools::add_choice(command, "--transport", options.transport, {"auto", "uring", "uv"}, "the Io backend");
   tools::add_choice(command, "--security", options.security, {"none", "tls"}, "encryption of the connections");
   command.add_option("--congestion-control", options.world.congestion_control,
@@ -545,6 +555,7 @@ int main_of_perf(int argc, char** argv) {
   tools::add_addresses(command, "--peers", options.peers, "all ranks' addresses in world order, with --world");
   if (const auto code = line.parse(argc, argv)) return *code;
 
+  options.world.error_feedback = error_feedback == "on";
   options.world.flows = static_cast<std::uint16_t>(flows);
   options.world.backend = options.transport == "uring" ? transport::IoBackend::uring
                           : options.transport == "uv"  ? transport::IoBackend::uv

@@ -99,6 +99,7 @@ void Flow::parse_frames() {
 }
 
 std::uint64_t Flow::payload_received() const {
+  if (holding_) return payload_when_held_;  // what lies unread in the kernel says nothing yet
   const std::uint64_t headers = header_bytes_ + (reading_ == Reading::head ? head_filled_ : 0);
   const std::uint64_t all = info().bytes_received;
   return all > headers ? all - headers : 0;
@@ -107,6 +108,7 @@ std::uint64_t Flow::payload_received() const {
 void Flow::begin_payload() {
   PayloadDecision decision = events_.on_payload_header(*this, header_, sizes_.payload_bytes);
   if (!is_open()) return;
+  payload_when_held_ = payload_received();
   holding_ = decision.verdict == PayloadVerdict::hold;
   if (decision.verdict == PayloadVerdict::accept) {
     slab_ = std::move(decision.slab);

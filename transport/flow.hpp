@@ -126,6 +126,7 @@ class Flow final : private StreamEvents {
 
   Reading reading_ = Reading::head;
   bool holding_ = false;
+  std::uint64_t payload_when_held_ = 0;
   alignas(16) std::array<std::byte, kFrameHeadBytes> head_{};  // tables are read where they lie
   std::size_t head_filled_ = 0;
   HeaderBytes long_header_;

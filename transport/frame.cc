@@ -80,7 +80,8 @@ void build(Builder& builder, const Hello& hello) {
 
 void build(Builder& builder, const Refusal& refusal) {
   const auto detail = create_cut_text(builder, refusal.detail);
-  builder.Finish(wire::CreateRefusal(builder, static_cast<wire::RefusalReason>(refusal.reason), detail));
+  const wire::PeerId peer = to_wire(refusal.peer);
+  builder.Finish(wire::CreateRefusal(builder, static_cast<wire::RefusalReason>(refusal.reason), detail, &peer));
 }
 
 void build(Builder& builder, const Goodbye& goodbye) {
@@ -111,13 +112,15 @@ void build(Builder& builder, const Propose& propose) {
 void build(Builder& builder, const Contribution& contribution) {
   builder.Finish(wire::CreateContribution(builder, contribution.round, contribution.checksum, contribution.chunk,
                                           contribution.weight, static_cast<wire::Codec>(contribution.codec),
-                                          contribution.model, contribution.group));
+                                          contribution.model, contribution.group,
+                                          static_cast<wire::Compression>(contribution.compression)));
 }
 
 void build(Builder& builder, const Average& average) {
   builder.Finish(wire::CreateAverage(builder, average.round, average.checksum, average.coverage, average.chunk,
                                      average.total_weight, static_cast<wire::Codec>(average.codec), average.model,
-                                     average.group, average.reducer));
+                                     average.group, average.reducer,
+                                     static_cast<wire::Compression>(average.compression)));
 }
 
 void build(Builder& builder, const Done& done) { builder.Finish(wire::CreateDone(builder, done.round, done.digest)); }
@@ -199,7 +202,8 @@ bool read(const wire::Refusal& table, Header& header) {
   const auto reason = static_cast<std::uint8_t>(table.reason());
   const bool known = reason <= static_cast<std::uint8_t>(RefusalReason::busy);
   header = Refusal{.reason = known ? static_cast<RefusalReason>(reason) : RefusalReason::unspecified,
-                   .detail = text_of(table.detail())};
+                   .detail = text_of(table.detail()),
+                   .peer = table.peer() != nullptr ? from_wire(*table.peer()) : PeerId{}};
   return true;
 }
 
@@ -268,19 +272,20 @@ bool read(const wire::Ack& table, Header& header) {
 }
 
 bool read(const wire::Contribution& table, Header& header) {
-  if (table.codec() > wire::Codec::MAX) return false;
+  if (table.codec() > wire::Codec::MAX || table.compression() > wire::Compression::MAX) return false;
   header = Contribution{.round = table.round(),
                         .checksum = table.checksum(),
                         .chunk = table.chunk(),
                         .weight = table.weight(),
                         .codec = static_cast<Codec>(table.codec()),
                         .model = table.model(),
-                        .group = table.group()};
+                        .group = table.group(),
+                        .compression = static_cast<Compression>(table.compression())};
   return true;
 }
 
 bool read(const wire::Average& table, Header& header) {
-  if (table.codec() > wire::Codec::MAX) return false;
+  if (table.codec() > wire::Codec::MAX || table.compression() > wire::Compression::MAX) return false;
   header = Average{.round = table.round(),
                    .checksum = table.checksum(),
                    .coverage = table.coverage(),
@@ -289,7 +294,8 @@ bool read(const wire::Average& table, Header& header) {
                    .codec = static_cast<Codec>(table.codec()),
                    .model = table.model(),
                    .group = table.group(),
-                   .reducer = table.reducer()};
+                   .reducer = table.reducer(),
+                   .compression = static_cast<Compression>(table.compression())};
   return true;
 }
 

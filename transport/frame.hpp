@@ -62,6 +62,7 @@ enum class RefusalReason : std::uint8_t {
 [[nodiscard]] std::string_view to_string(RefusalReason reason);
 
 enum class Codec : std::uint8_t { fp32 = 0, bf16 = 1, fp16 = 2, int8 = 3 };
+enum class Compression : std::uint8_t { none = 0, zstd = 1 };
 
 // The headers, as plain data; schemas/frames.fbs says what the fields mean.
 struct Hello {
@@ -80,6 +81,7 @@ struct Hello {
 struct Refusal {
   RefusalReason reason = RefusalReason::unspecified;
   std::string detail;
+  PeerId peer{};  // who refuses; nobody: it does not say
 };
 struct Goodbye {
   std::string reason;
@@ -113,6 +115,7 @@ struct Contribution {
   Codec codec = Codec::fp32;
   std::uint64_t model = 0;
   std::uint64_t group = 0;
+  Compression compression = Compression::none;
 };
 struct Average {
   RoundId round = 0;
@@ -124,6 +127,7 @@ struct Average {
   std::uint64_t model = 0;
   std::uint64_t group = 0;
   MemberIndex reducer = 0;
+  Compression compression = Compression::none;
 };
 struct Done {
   RoundId round = 0;

@@ -152,6 +152,10 @@ double PeerTimers::progress() const {
   return std::min(1.0, static_cast<double>(received_bytes) / static_cast<double>(expected_bytes));
 }
 
+double PeerTimers::expansion() const {
+  return wire_bytes == 0 ? 1 : static_cast<double>(received_bytes) / static_cast<double>(wire_bytes);
+}
+
 // ---- what is told
 
 Lateness::Lateness(const LatenessConfig& config, std::uint32_t members, MemberIndex self, TimePoint start)
@@ -318,7 +322,7 @@ void Lateness::note_median_progress(TimePoint now) {
   Sample<double> progress;
   for (MemberIndex member = 0; member < peers_.size(); ++member) {
     const Peer& peer = peers_[member];
-    if (member != self_ && !peer.gone && peer.timers.expected_bytes > 0) progress.add(peer.timers.progress());
+    if (member != self_ && !peer.gone && peer.timers.expected_bytes > 0) progress.add(progress_of(peer));
   }
   if (progress.size() == 0) return;
   const auto steps = static_cast<std::uint32_t>(progress.upper_median() * kProgressSteps);
@@ -342,8 +346,8 @@ void Lateness::update_lags(TimePoint now, Group& group, bool own_absence) {
     if (excused || (peer.waited && !waits)) peer.accountable_from = now;
     peer.waited = waits;
     peer.reassessed = false;
-    if (peer.owes > Owes::done && timers.progress() < 1) {
-      update_lag(peer, now, excused ? 0 : waits ? config_.waiting_share : 1);
+    if (peer.owes > Owes::done) {
+      update_lag(peer, now, excused ? 0 : waits && !peer.succeeds ? config_.waiting_share : 1);
     }
     if (sends_too_little(peer, now, group)) {
       ++group.sending_little;
@@ -446,9 +450,15 @@ Duration Lateness::silence(const Peer& peer, TimePoint now) const {
   return std::max(Duration::zero(), now - *peer.timers.heard);
 }
 
+// Bytes that came twice, after a new connection or from a relay, are no progress: who owes anything is not through.
+double Lateness::progress_of(const Peer& peer) {
+  constexpr double kAlmost = 1 - 1.0 / kProgressSteps;
+  return peer.owes > Owes::done ? std::min(peer.timers.progress(), kAlmost) : peer.timers.progress();
+}
+
 Duration Lateness::lag_behind_median(const Peer& peer, TimePoint now) const {
   // One step further than the peer is, so that those within one step of each other are level.
-  const auto step = static_cast<std::uint32_t>(peer.timers.progress() * kProgressSteps) + 1;
+  const auto step = static_cast<std::uint32_t>(progress_of(peer) * kProgressSteps) + 1;
   const TimePoint reached = median_reached_[std::min(step, kProgressSteps)];
   return reached == kNever ? Duration::zero() : now - reached;
 }
@@ -479,7 +489,7 @@ double Lateness::qualified_share(const Peer& peer) const {
   double rate = std::numeric_limits<double>::infinity();
   if (peer.qualified_rate > 0) rate = peer.qualified_rate;
   if (peers_[self_].qualified_rate > 0) rate = std::min(rate, peers_[self_].qualified_rate);
-  return rate / static_cast<double>(peers_.size() - 1);
+  return rate * peer.timers.expansion() / static_cast<double>(peers_.size() - 1);
 }
 
 // The rate below which a peer that lags is slow: 1/slack of what it qualified for, and of what the group manages
@@ -540,7 +550,7 @@ TimerReport Lateness::report(MemberIndex member, TimePoint now) const {
   if (timers.first_shard) {
     report.first_shard_ms = to_milliseconds(*timers.first_shard - start_);
     const Duration taken = timers.finished.value_or(now) - *timers.first_shard;
-    report.rate_bytes_per_s = static_cast<double>(timers.received_bytes) /
+    report.rate_bytes_per_s = static_cast<double>(timers.received_bytes) / timers.expansion() /
                               to_seconds(std::max(taken, Duration(std::chrono::milliseconds(1))));
   }
   report.longest_gap_ms = to_milliseconds(timers.longest_gap);

@@ -124,13 +124,17 @@ struct PeerTimers {
   std::optional<TimePoint> heard;         // any byte, a pulse included
   std::optional<TimePoint> finished;      // it owes nothing any more
   Duration longest_gap{};                 // between payload bytes, while it owed some
-  std::uint64_t received_bytes = 0;       // payload
+  std::uint64_t received_bytes = 0;       // payload, as bytes of gradient
+  std::uint64_t wire_bytes = 0;           // the same as it came over the line; 0: as many
   std::uint64_t expected_bytes = 0;
   RateWindow window;
   Duration lag{};    // behind the median peer, without what was forgiven
   Duration limit{};  // of the lag, at the last judgement
 
   [[nodiscard]] double progress() const;
+  // Bytes of gradient for each that came over the line. Rates of lines are multiplied with it: all other rates here are
+  // of gradient, so that who encodes it in fewer bytes is not taken for slower than who does not.
+  [[nodiscard]] double expansion() const;
 };
 
 // The same for people and metrics. What is not known is negative.
@@ -138,7 +142,7 @@ struct TimerReport {
   double round_trip_ms = -1;
   double first_shard_ms = -1;  // from the round's start
   double longest_gap_ms = 0;
-  double rate_bytes_per_s = 0;  // from its first byte to its last, or to now while it owes something
+  double rate_bytes_per_s = 0;  // on the line, from its first byte to its last, or to now while it owes something
   double lag_ms = 0;
   double limit_ms = 0;
 };
@@ -156,10 +160,15 @@ class Lateness {
               double qualified_rate_bytes_per_s);
   // A member of which bytes are expected owes contributions, or else averages, from the start.
   void set_owes(MemberIndex member, Owes owes, TimePoint now);
+  // Whether the member took over what another one had to average. It stops waiting for answers by itself, so that it
+  // says it waits makes its lag no smaller.
+  void set_succeeds(MemberIndex member, bool succeeds) { peers_[member].succeeds = succeeds; }
 
   // ---- events
-  // Payload, those of unfinished shards included.
+  // Payload, those of unfinished shards included, counted as bytes of gradient whatever it was encoded in.
   void handle_bytes(MemberIndex member, TimePoint now, std::uint64_t bytes);
+  // How much of what was told just now went over the line. Never called: all of it.
+  void handle_wire_bytes(MemberIndex member, std::uint64_t bytes) { peers_[member].timers.wire_bytes += bytes; }
   // An unfinished shard was thrown away (its connection broke): it is to come again.
   void handle_discarded(MemberIndex member, std::uint64_t bytes);
   // A pulse or control frame.
@@ -196,6 +205,7 @@ class Lateness {
     TimePoint owes_since{};               // contributions, where not from the start
     Coverage waiting_for = ~Coverage{0};  // until it says otherwise
     bool waited = false;                  // at the last judgement
+    bool succeeds = false;
     bool gone = false;
     bool held_back = false;
     bool reassessed = false;     // expect() was called within the round
@@ -239,6 +249,7 @@ class Lateness {
   [[nodiscard]] bool is_excused(const Peer& peer, TimePoint now, const Group& group) const;
   [[nodiscard]] bool says_it_waits(const Peer& peer) const;
   [[nodiscard]] Duration silence(const Peer& peer, TimePoint now) const;
+  [[nodiscard]] static double progress_of(const Peer& peer);
   [[nodiscard]] Duration lag_behind_median(const Peer& peer, TimePoint now) const;
   [[nodiscard]] double recent_rate(const Peer& peer, TimePoint now) const;
   [[nodiscard]] double average_rate(const Peer& peer, TimePoint now) const;

@@ -297,6 +297,9 @@ bool Round::handle_average(MemberIndex from, ChunkIndex index, MemberIndex reduc
   chunk.total_weight = total_weight;
   chunk.reducer = reducer;
   if (reducer != config_.self) peers_[reducer].averages_in += 1;
+  Part& part = parts_[plan_.reducer(index)];
+  if (part.fetch_by != kNever) part.fetch_by = TimePoint::min();
+  if (part.relay_by != kNever) part.relay_by = TimePoint::min();
   settle(index, coverage);
   return true;
 }
@@ -340,8 +343,10 @@ void Round::handle_cut_off(MemberIndex member, CutOff reason, std::string eviden
                         .evidence = std::move(evidence),
                         .is_sure = is_sure});
   }
-  for (Part& part : parts_) {
+  for (MemberIndex index = 0; index < members(); ++index) {
+    Part& part = parts_[index];
     if (part.relay == member) part.relay = kEverybody;
+    if ((index + part.pending) % members() == member) part.pending = 0;  // it says so again when it is back
   }
   review_parts();
   finalise_where_complete();
@@ -382,6 +387,12 @@ bool Round::handle_resumed(MemberIndex member) {
   peer.by_request = true;
   peer.requested.clear();
   peer.wants.clear();
+  for (Part& part : parts_) part.relays_tried &= ~coverage_of(member);
+  // It has missed whom this member lost in the meantime.
+  for (MemberIndex other = 0; other < members(); ++other) {
+    const bool is_lost = other != member && (peers_[other].suspects & coverage_of(config_.self)) != 0;
+    if (is_lost) notices_.push_back({.kind = Notice::Kind::suspect, .to = member, .member = other});
+  }
   if (unsettled_ == 0) notices_.push_back({.kind = Notice::Kind::done, .to = member});
   for (MemberIndex part = 0; part < members(); ++part) {
     if (plan_.chunks(part) == 0) continue;
@@ -393,6 +404,9 @@ bool Round::handle_resumed(MemberIndex member) {
           {.kind = Notice::Kind::takeover, .to = member, .part = part, .distance = parts_[part].distance});
     } else if (holder(part) == member) {
       tell_wanted(member, part, {}, open_chunks(part));
+    } else if ((member + members() - part) % members() < parts_[part].distance) {
+      notices_.push_back(
+          {.kind = Notice::Kind::takeover, .to = member, .part = part, .distance = parts_[part].distance});
     }
   }
   update_over();
@@ -414,7 +428,9 @@ void Round::handle_time(TimePoint now) {
     for (Peer& peer : peers_) {
       if (peer.lost_at == TimePoint::min()) peer.lost_at = now;
     }
+    give_up_relays(now);
     ask_relays(now);
+    stop_waiting_for_answers(now);
     if (!settle_by_passed_ && now >= config_.settle_by) {
       for (MemberIndex part = 0; part < members(); ++part) {
         if (parts_[part].taken) name_missing(part);
@@ -442,9 +458,11 @@ Owes Round::owes(MemberIndex member) const {
     const bool is_reduced = is_reduced_here(part);
     if (!is_reduced && holder(part) != member) continue;
     for (ChunkIndex index = begin; index < begin + plan_.chunks(part); ++index) {
-      if (chunks_[index].state != ChunkState::open) continue;
-      if (is_reduced && (missing(part, index) & coverage_of(member)) != 0) return Owes::contributions;
-      owes_averages |= !is_reduced;
+      const Chunk& chunk = chunks_[index];
+      if (chunk.state != ChunkState::open) continue;
+      const bool is_fetched = is_reduced && chunk.in == 0;  // from one who holds it: no contribution was asked for
+      if (is_reduced && !is_fetched && (missing(part, index) & coverage_of(member)) != 0) return Owes::contributions;
+      owes_averages |= is_fetched ? chunk.asked_of == member : !is_reduced;
     }
   }
   if (owes_averages) return Owes::averages_only;
@@ -476,16 +494,21 @@ void Round::expect_bytes() {
 void Round::cut_off_late(TimePoint now) {
   if (now < lateness_.next_tick() || over_) return;
   for (MemberIndex member = 0; member < members(); ++member) {
-    if (is_live(member) && member != config_.self) lateness_.set_owes(member, owes(member), now);
+    if (!is_live(member) || member == config_.self) continue;
+    lateness_.set_owes(member, owes(member), now);
+    lateness_.set_succeeds(member, is_successor(member));
   }
   const std::span<const LateMember> judged = lateness_.judge(now);
   const std::vector<LateMember> late(judged.begin(), judged.end());
   for (const LateMember& each : late) {
-    // A successor has to find out about those who do not answer it before it can go on.
-    const bool is_successor = (parts_held(each.member) & ~coverage_of(each.member)) != 0;
-    if (each.reason == LateReason::slow && is_successor && each.lag < config_.patience.lateness.lag_ceiling) continue;
+    // A successor has to find out about those who do not answer it before it can go on, and is held to no rate. Its
+    // contributions depend on nobody.
+    const bool may_wait = each.reason == LateReason::slow && is_successor(each.member) &&
+                          lateness_.owes(each.member) != Owes::contributions;
+    if (may_wait && each.lag < config_.patience.lateness.lag_ceiling) continue;
+    const bool is_sure = each.sure && !may_wait;
     handle_cut_off(each.member, each.reason == LateReason::first_shard ? CutOff::never_started : CutOff::slow,
-                   describe(each), each.sure);
+                   describe(each), is_sure);
   }
 }
 
@@ -501,20 +524,25 @@ Coverage Round::done_members() const {
   return done & live_that_owe();
 }
 
-// Most members have everything, so what this one lacks exists: it need not wait until its reducer is found out to be
+// Most others have everything, so what this one lacks exists: it need not wait until its reducer is found out to be
 // dead, or to withhold it from this member alone.
 void Round::ask_those_who_are_done(TimePoint now) {
   const Coverage done = done_members() & ~coverage_of(config_.self);
-  if (over_ || unsettled_ == 0 || 2 * std::popcount(done) <= std::popcount(live_that_owe())) {
-    most_done_at_ = kNever;
-    return;
-  }
-  if (most_done_at_ == kNever) most_done_at_ = now;
+  const Coverage others = live_that_owe() & ~coverage_of(config_.self);
+  const bool is_asking = !over_ && unsettled_ > 0;
+  const bool most_are_done = 2 * std::popcount(done) > std::popcount(others);
+  some_done_at_ = is_asking && done != 0 ? std::min(some_done_at_, now) : kNever;
+  most_done_at_ = is_asking && most_are_done ? std::min(most_done_at_, now) : kNever;
+  if (some_done_at_ == kNever) return;
   for (MemberIndex index = 0; index < members(); ++index) {
     if (is_held_here(index) || parts_[index].relay != kEverybody) continue;
     // What one sends that is through itself is as a rule on its way, over this member's own slow line.
-    const Duration wait = (peers_[holder(index)].is_done ? 3 : 1) * config_.patience.resume_grace;
-    if (now < saturating_add(most_done_at_, wait)) continue;
+    const Duration usual = config_.patience.resume_grace;
+    const Duration wait = (peers_[holder(index)].is_done ? 3 : 1) * usual;
+    // What somebody has was sent to this member, too: where nothing comes, it is withheld.
+    const TimePoint quiet_since =
+        std::max(some_done_at_, lateness_.timers(holder(index)).last_payload.value_or(some_done_at_));
+    if (now < saturating_add(most_done_at_, wait) && now < saturating_add(quiet_since, 3 * usual)) continue;
     ask_relay(index, done & config_.reducers & ~coverage_of(holder(index)));
   }
 }
@@ -629,6 +657,17 @@ Verdict Round::handle_suspect(MemberIndex from, MemberIndex member, bool withdra
   return Verdict::accept;
 }
 
+// The distance of the first from the part's holder on that is not gone; members(): there is none. Gone is also who is
+// connected to this member alone: the others would not take its averages.
+std::uint32_t Round::nearest_reducer(MemberIndex part) const {
+  std::uint32_t distance = parts_[part].distance;
+  const auto is_gone = [&](MemberIndex member) {
+    return !may_reduce(member) || (member != config_.self && is_condemned(member));
+  };
+  while (distance < members() && is_gone((part + distance) % members())) distance += 1;
+  return distance;
+}
+
 // After anything that changes who is live or who has lost whom.
 void Round::review_parts() {
   if (over_ || canceled_) return;
@@ -640,17 +679,13 @@ void Round::review_parts() {
   for (MemberIndex index = 0; index < members(); ++index) {
     Part& part = parts_[index];
     if (plan_.chunks(index) == 0) continue;
-    const auto at = [&](std::uint32_t distance) { return (index + distance) % members(); };
-    const auto is_gone = [&](MemberIndex member) {
-      return !may_reduce(member) || (member != config_.self && !is_live(member) && is_condemned(member));
-    };
-    std::uint32_t nearest = part.distance;
-    while (nearest < members() && is_gone(at(nearest))) nearest += 1;
+    const std::uint32_t nearest = nearest_reducer(index);
+    const bool may_yield = is_held_here(index) ? has_lost_most() || is_outvoted(part) : part.pending == nearest;
     if (nearest >= members()) {
       settle_local(index);  // nobody is left to average it
-    } else if (part.pending > part.distance && (is_held_here(index) ? has_lost_most() : part.pending <= nearest)) {
+    } else if (part.pending > part.distance && may_yield) {
       yield(index, part.pending);
-    } else if (nearest > part.distance && at(nearest) == config_.self) {
+    } else if (nearest > part.distance && (index + nearest) % members() == config_.self) {
       take_over(index, nearest);
     } else if (part.taken) {
       decide(index);
@@ -663,6 +698,7 @@ void Round::take_over(MemberIndex index, std::uint32_t distance) {
   part.distance = distance;
   part.taken = true;
   part.decided = false;
+  part.answer_by = TimePoint::min();  // to be dated at the next handle_time
   part.givers = 0;
   part.answered = 0;
   part.held.assign(members(), {});
@@ -674,11 +710,17 @@ void Round::take_over(MemberIndex index, std::uint32_t distance) {
 
 Verdict Round::handle_takeover(MemberIndex from, MemberIndex index, std::uint32_t distance) {
   if (index >= members() || distance < 1 || distance >= members()) return Verdict::out_of_range;
-  if ((index + distance) % members() != from || !may_reduce(from)) return Verdict::unasked;
+  const MemberIndex successor = (index + distance) % members();
+  if (!may_reduce(successor)) return Verdict::unasked;
   if (over_ || !is_live(from)) return Verdict::late;
   Part& part = parts_[index];
   if (distance < part.distance) return Verdict::late;
   in_trouble_ = true;
+  count_vote(from, index, distance);
+  if (successor != from) {
+    review_parts();
+    return Verdict::accept;
+  }
   if (distance == part.distance) {  // asked again after a new connection
     part.answer_due = true;
     return Verdict::accept;
@@ -688,9 +730,28 @@ Verdict Round::handle_takeover(MemberIndex from, MemberIndex index, std::uint32_
   return Verdict::accept;
 }
 
+void Round::count_vote(MemberIndex from, MemberIndex index, std::uint32_t distance) {
+  Part& part = parts_[index];
+  if (distance > part.voted) {
+    part.voted = distance;
+    part.votes = 0;
+  }
+  if (distance == part.voted) part.votes |= coverage_of(from);
+}
+
+// One who was away does not hear that a majority has lost it, and is told so by those who follow its successor.
+bool Round::is_outvoted(const Part& part) const {
+  const Coverage electorate = live_ & config_.reducers & ~coverage_of(config_.self);
+  return part.voted == part.pending && 2 * std::popcount(part.votes & electorate) > std::popcount(electorate);
+}
+
 // Lets the farther one have the part.
 void Round::yield(MemberIndex index, std::uint32_t distance) {
   Part& part = parts_[index];
+  const MemberIndex before = holder(index);
+  if (before != config_.self && is_live(before)) {
+    notices_.push_back({.kind = Notice::Kind::takeover, .to = before, .part = index, .distance = distance});
+  }
   part.distance = distance;
   part.pending = 0;
   part.taken = part.decided = false;
@@ -728,10 +789,8 @@ Verdict Round::handle_holdings(MemberIndex from, MemberIndex index, std::uint32_
 void Round::decide(MemberIndex index) {
   Part& part = parts_[index];
   const Coverage others = live_ & ~coverage_of(config_.self);
-  if (over_ || !part.taken ||
-      ((others & ~part.answered) != 0 && !settle_by_passed_ && !mutated(Mutation::impatient_successor))) {
-    return;
-  }
+  const bool waits = part.answer_by != kNever && !mutated(Mutation::impatient_successor);
+  if (over_ || !part.taken || ((others & ~part.answered) != 0 && waits)) return;
   const bool first = !std::exchange(part.decided, true);
   if (first) expect_bytes();  // only now they are asked for their contributions
   const ChunkIndex begin = plan_.first_chunk(index);
@@ -754,14 +813,15 @@ void Round::decide(MemberIndex index) {
   for (MemberIndex member = 0; member < members(); ++member) {
     if (fetched[member].empty()) continue;
     part.givers |= coverage_of(member);
+    part.fetch_by = TimePoint::min();  // to be dated at the next handle_time
     tell_wanted(member, index, {}, std::move(fetched[member]));
   }
   for (Coverage rest = any_new ? others : 0; rest != 0; rest &= rest - 1) {
     const auto member = static_cast<MemberIndex>(std::countr_zero(rest));
-    if (settle_by_passed_) {
+    if (settle_by_passed_ || (part.answered & coverage_of(member)) == 0) {
       peers_[member].cut_off = CutOff::contributions_missing;  // there is no time to ask
     } else {
-      ask_contributions(index, member);  // nothing of those that have not answered
+      ask_contributions(index, member);
     }
   }
   if (any_new || first) finalise_where_complete();
@@ -815,27 +875,82 @@ void Round::want_average(MemberIndex to, ChunkIndex index) {
   peer.wants[index] = true;
 }
 
+// One whose answer is stuck in its own slow line must not keep the others from averaging anew in time. What it may hold
+// all the same is lost to them.
+void Round::stop_waiting_for_answers(TimePoint now) {
+  // Half of what the others give a successor, so that it is not blamed for those who do not answer.
+  const Duration left = (settle_by_passed_ ? config_.deadline : config_.settle_by) - now;
+  const TimePoint patience_ends = saturating_add(now, std::min(config_.patience.lateness.lag_ceiling / 2, left / 2));
+  for (MemberIndex index = 0; index < members(); ++index) {
+    Part& part = parts_[index];
+    if (!part.taken) continue;
+    if (part.answer_by == TimePoint::min()) part.answer_by = patience_ends;
+    if (part.fetch_by == TimePoint::min()) part.fetch_by = patience_ends;
+    if (now < std::min(part.answer_by, part.fetch_by)) continue;
+    if (now >= part.answer_by) part.answer_by = kNever;
+    if (now >= part.fetch_by) {
+      part.fetch_by = kNever;
+      forget_what_is_withheld(index);
+    }
+    decide(index);
+  }
+}
+
+// Asked of somebody who says it holds them, averages have not come: they are had from others, or averaged anew.
+void Round::forget_what_is_withheld(MemberIndex index) {
+  Part& part = parts_[index];
+  for_each_chunk(index, [&](ChunkIndex, Chunk& chunk) {
+    if (chunk.state != ChunkState::open || chunk.in != 0 || chunk.asked_of == kEverybody) return;
+    part.held[chunk.asked_of].clear();
+    peers_[chunk.asked_of].cut_off = CutOff::averages_missing;
+    chunk.asked_of = kEverybody;
+  });
+}
+
 // The first of these after the part's holder passes the holder's averages on.
 void Round::ask_relay(MemberIndex index, Coverage candidates) {
+  // One whom most have lost averages for itself: what it has is not what they have.
+  for (Coverage rest = candidates; rest != 0; rest &= rest - 1) {
+    const auto member = static_cast<MemberIndex>(std::countr_zero(rest));
+    if (is_condemned(member)) candidates &= ~coverage_of(member);
+  }
   ChunkBits averages = open_chunks(index);
   if (!any_bit(averages)) return;
   Part& part = parts_[index];
   for (std::uint32_t step = 1; step < members() && part.relay == kEverybody; ++step) {
     const MemberIndex member = (holder(index) + step) % members();
-    if ((candidates & coverage_of(member)) != 0) part.relay = member;
+    if ((candidates & ~part.relays_tried & coverage_of(member)) != 0) part.relay = member;
   }
   if (part.relay == kEverybody) return;
+  part.relay_by = TimePoint::min();  // to be dated at the next handle_time
   in_trouble_ = true;
   part.givers |= coverage_of(part.relay);
   tell_wanted(part.relay, index, {}, std::move(averages));
 }
 
-// A reducer that only this member has lost, and that does not come back: another member passes its averages on.
+// One may have died since, or withhold what it was asked for. It is not asked again: what it gets later it sends.
+void Round::give_up_relays(TimePoint now) {
+  const TimePoint patience_ends = saturating_add(now, 3 * config_.patience.resume_grace);
+  for (Part& part : parts_) {
+    if (part.relay == kEverybody) continue;
+    if (part.relay_by == TimePoint::min()) part.relay_by = patience_ends;
+    if (now < part.relay_by) continue;
+    part.relays_tried |= coverage_of(part.relay);
+    part.relay = kEverybody;
+    part.relay_by = kNever;
+  }
+}
+
+// A reducer that only this member has lost, and that does not come back: another member passes its averages on. The
+// reducer may be a successor that had no chance to tell this member so.
 void Round::ask_relays(TimePoint now) {
   for (MemberIndex index = 0; index < members() && !canceled_; ++index) {
     Part& part = parts_[index];
-    const MemberIndex lost = holder(index);
-    if (lost == config_.self || is_live(lost) || part.relay != kEverybody || plan_.chunks(index) == 0) continue;
+    const std::uint32_t nearest = nearest_reducer(index);
+    const MemberIndex lost = (index + nearest) % members();
+    if (nearest >= members() || lost == config_.self || is_live(lost) || part.relay != kEverybody ||
+        plan_.chunks(index) == 0)
+      continue;
     const TimePoint lost_at = peers_[lost].lost_at;
     if (lost_at != kNever && now < saturating_add(lost_at, config_.patience.resume_grace)) continue;
     ask_relay(index, live_ & config_.reducers & ~coverage_of(config_.self) & ~peers_[lost].suspects);

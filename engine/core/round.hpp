@@ -134,7 +134,8 @@ inline constexpr MemberIndex kEverybody = ~MemberIndex{0};
 struct Notice {
   enum class Kind : std::uint8_t {
     suspect,   // lost `member` (or, withdrawn, has it back); of itself: gives up this round
-    takeover,  // averages what is missing of `part` from now on, as the one at `distance`
+    takeover,  // the one at `distance` averages what is missing of `part` from now on: this member itself, or, said to
+               // one who averaged it before, the one whose averages this member takes
     holdings,  // the answer to a takeover: `first`: averages held, `second`: own gradients given away
     wanted,    // of `part`, `first`: contributions, `second`: averages wanted from the receiver
     done,      // every chunk is settled
@@ -280,12 +281,18 @@ class Round {
   struct Part {
     std::uint32_t distance = 0;      // of its holder, along the ring from its own reducer
     std::uint32_t pending = 0;       // a takeover that waits until this member, too, knows of a majority
+    std::uint32_t voted = 0;         // the farthest that others say they take this part's averages from,
+    Coverage votes = 0;              // and who says so
     Coverage givers = 0;             // whose averages of it are taken
     MemberIndex relay = kEverybody;  // who was asked to pass averages on
-    bool answer_due = false;         // the holder is to be told what is here
+    TimePoint relay_by = kNever;     // another one is asked then; put off by every average
+    Coverage relays_tried = 0;
+    bool answer_due = false;  // the holder is to be told what is here
     // As its holder, having taken it over:
     bool taken = false;
-    bool decided = false;  // which chunks are passed on, and which averaged anew
+    bool decided = false;          // which chunks are passed on, and which averaged anew
+    TimePoint answer_by = kNever;  // those who have not answered by then are not waited for
+    TimePoint fetch_by = kNever;   // nor those who were asked to pass on what they hold; put off by every average
     Coverage answered = 0;
     std::vector<ChunkBits> held, spent;  // by member
   };
@@ -297,8 +304,10 @@ class Round {
   [[nodiscard]] bool is_reduced_here(MemberIndex part) const;
   [[nodiscard]] Coverage missing(MemberIndex part, ChunkIndex chunk) const;
   [[nodiscard]] bool is_condemned(MemberIndex member) const;
+  [[nodiscard]] std::uint32_t nearest_reducer(MemberIndex part) const;
   // The parts, its own or taken over, that the member may average: one bit each, by the member they are named after.
   [[nodiscard]] Coverage parts_held(MemberIndex member) const;
+  [[nodiscard]] bool is_successor(MemberIndex member) const { return (parts_held(member) & ~coverage_of(member)) != 0; }
   [[nodiscard]] bool may_come_back(MemberIndex member) const;
   [[nodiscard]] Verdict check_bits(MemberIndex part, const ChunkBits& bits) const;
   template <typename Function>
@@ -322,10 +331,15 @@ class Round {
   void review_parts();
   void take_over(MemberIndex part, std::uint32_t distance);
   void yield(MemberIndex part, std::uint32_t distance);
+  void count_vote(MemberIndex from, MemberIndex part, std::uint32_t distance);
+  [[nodiscard]] bool is_outvoted(const Part& part) const;
   void decide(MemberIndex part);
   void ask_contributions(MemberIndex part, MemberIndex of);
   void ask_relays(TimePoint now);
+  void stop_waiting_for_answers(TimePoint now);
+  void forget_what_is_withheld(MemberIndex part);
   void ask_relay(MemberIndex part, Coverage candidates);
+  void give_up_relays(TimePoint now);
   void ask_those_who_are_done(TimePoint now);
   [[nodiscard]] Coverage live_that_owe() const;
   [[nodiscard]] Coverage done_members() const;
@@ -348,7 +362,8 @@ class Round {
   std::uint64_t unsettled_ = 0;
   Lateness lateness_;
   TimePoint linger_until_ = kNever;
-  TimePoint most_done_at_ = kNever;  // since when a majority of the live members has everything
+  TimePoint some_done_at_ = kNever;  // since when any other member has everything
+  TimePoint most_done_at_ = kNever;  // since when a majority of the others has
   bool in_trouble_ = false;          // anybody has lost anybody: what seems unasked may be somebody's older view
   bool settle_by_passed_ = false;
   bool reduce_by_passed_ = false;

@@ -50,7 +50,7 @@ void Engine::on_peer_joined(Peer& peer) {
 }
 
 void Engine::on_peer_left(Peer& peer, PeerLeft how, const std::string& why) {
-  rounds_.handle_peer_left(peer, how);
+  rounds_.handle_peer_left(peer, how, why);
   if (how == PeerLeft::protocol_violation) events_.on_offence(peer, core::Offence::protocol, why);
   if (how == PeerLeft::damaged) events_.on_offence(peer, core::Offence::damaged_bytes, why);
   events_.on_peer_left(peer, how, why);

@@ -44,8 +44,6 @@ transport::SocketOptions default_socket_options(bool local_host, const std::stri
 
 Mesh::Mesh(transport::Io& io, MeshConfig config, MeshEvents& events)
     : io_(io), config_(std::move(config)), events_(events), next_session_(Random::mix(config_.seed + 1)) {
-  // Others may hold links to the process that ran here before this one, and say so: as good as a loss.
-  lost_last_ = io_.now();
   add_source(std::make_unique<StaticMembership>(config_.peers));
 }
 
@@ -123,6 +121,7 @@ TimePoint Mesh::next_deadline() const {
   TimePoint next = kNever;
   for (const Connection& connection : connections_) next = std::min(next, connection.deadline);
   if (leaving_) return next;
+  next = std::min(next, log_limit_.next_deadline());
   for (const auto& source : sources_) next = std::min(next, source->next_poll());
   for (const Dial& dial : dials_) {
     if (!dial.busy && !dial.given_up) next = std::min(next, dial.next_try);
@@ -132,6 +131,7 @@ TimePoint Mesh::next_deadline() const {
 
 void Mesh::handle_time(TimePoint now) {
   if (!leaving_) {
+    say_left_out(now);
     ask_sources(now);
     for (Dial& dial : dials_) {
       if (dial.busy || dial.given_up || now < dial.next_try) continue;
@@ -155,9 +155,11 @@ void Mesh::handle_time(TimePoint now) {
       continue;
     }
     counters_.handshake_timeouts += 1;
-    spdlog::log(connection.dialled ? spdlog::level::debug : spdlog::level::warn,
-                "{}: connection closed: no complete hello within {:.1f} s", connection.address,
-                to_seconds(config_.handshake_timeout));
+    if (connection.dialled || may_say("no complete hello")) {
+      spdlog::log(connection.dialled ? spdlog::level::debug : spdlog::level::warn,
+                  "{}: connection closed: no complete hello within {:.1f} s", connection.address,
+                  to_seconds(config_.handshake_timeout));
+    }
     close_quietly(connection);
   }
 }
@@ -247,7 +249,9 @@ void Mesh::on_accepted(transport::Stream& stream) {
     return !other.dialled && other.stage == Stage::awaiting_hello;
   });
   if (leaving_ || pending > config_.maximum_pending) {
-    if (!leaving_) spdlog::warn("{}: refused: {} connections without a hello already", connection.address, pending - 1);
+    if (!leaving_ && may_say("too many connections without a hello")) {
+      spdlog::warn("{}: refused: {} connections without a hello already", connection.address, pending - 1);
+    }
     connection.stage = Stage::closing;
     connection.flow.abort();
   }
@@ -308,8 +312,10 @@ void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
   connection.hello = hello;
   if (const auto objection = objection_to(hello)) {
     counters_.refused += 1;
-    spdlog::warn("{} ({}): refused ({}): {}", connection.address, to_hex(hello.peer), to_string(objection->reason),
-                 objection->detail);
+    if (may_say(to_string(objection->reason))) {
+      spdlog::warn("{} ({}): refused ({}): {}", connection.address, to_hex(hello.peer), to_string(objection->reason),
+                   objection->detail);
+    }
     return refuse(connection, *objection);
   }
   Peer* const peer = find(hello.peer);
@@ -404,10 +410,10 @@ void Mesh::handle_refusal(Connection& connection, const Refusal& refusal) {
                      (refusal.reason == RefusalReason::same_peer && refusal.detail == "a node dialled itself");
   if (connection.dial != nullptr) {
     connection.dial->answered = true;
-    // Linked already, the other way round: no use in asking again soon. Unless a link was lost lately: then this may be
-    // the peer at its other end, which has not noticed yet.
-    const bool lost_lately = lost_last_ && io_.now() < saturating_add(*lost_last_, config_.redial_linked);
-    if (refusal.reason == RefusalReason::same_peer && !lost_lately) connection.dial->wait = config_.redial_linked;
+    // Linked already, the other way round: no use in asking again soon. Without a link to it here, it has not noticed
+    // yet that the old one is gone.
+    const bool is_linked = refusal.reason == RefusalReason::same_peer && find(refusal.peer) != nullptr;
+    if (is_linked) connection.dial->wait = config_.redial_linked;
     if (final) {
       connection.dial->given_up = true;
       events_.on_refused(connection.dial->address, std::string(to_string(refusal.reason)) + ": " + refusal.detail);
@@ -425,7 +431,8 @@ void Mesh::handle_ban(Connection& connection, const std::string& what) {
   spdlog::warn("{}; trying again every {:.0f} s", what, to_seconds(config_.redial_banned));
 }
 
-void Mesh::refuse(Connection& connection, const Refusal& refusal) {
+void Mesh::refuse(Connection& connection, Refusal refusal) {
+  refusal.peer = config_.self;
   connection.stage = Stage::closing;
   connection.deadline = saturating_add(io_.now(), std::chrono::seconds(1));
   connection.flow.send_control(refusal);
@@ -434,7 +441,10 @@ void Mesh::refuse(Connection& connection, const Refusal& refusal) {
 
 void Mesh::violate(Connection& connection, const std::string& what, PeerLeft how) {
   counters_.protocol_violations += 1;
-  spdlog::warn("{}: connection closed: {}", connection.address, what);
+  const bool is_stranger = connection.stage != Stage::established;
+  if (!is_stranger || may_say("not the protocol")) {
+    spdlog::warn("{}: connection closed: {}", connection.address, what);
+  }
   if (connection.stage == Stage::established) return lose_peer(*connection.peer, how, what);
   close_quietly(connection);
 }
@@ -501,7 +511,7 @@ void Mesh::on_flow_failed(Flow& flow, const transport::FlowFailure& failure) {
   if (connection.stage == Stage::established) return lose_flow(connection, failure.to_string());
   if (connection.peer != nullptr) {  // a further flow that could not be opened: the link lives without it
     spdlog::debug("{}: further flow not opened: {}", connection.address, failure.to_string());
-  } else {
+  } else if (connection.dialled || may_say("gone before the handshake")) {
     spdlog::log(connection.dialled ? spdlog::level::debug : spdlog::level::info, "{}: gone before the handshake: {}",
                 connection.address, failure.to_string());
   }
@@ -535,9 +545,8 @@ void Mesh::lose_peer(Peer& peer, PeerLeft how, const std::string& why) {
   departed_.push_back(std::move(*found));
   peers_.erase(found);
   peer.flows.clear();
-  lost_last_ = io_.now();
   for (Dial& dial : dials_) {  // one of those that wait long may lead there
-    dial.next_try = std::min(dial.next_try, saturating_add(*lost_last_, config_.redial_most));
+    dial.next_try = std::min(dial.next_try, saturating_add(io_.now(), config_.redial_most));
   }
   for (Connection& connection : connections_) {
     if (connection.peer != &peer || connection.stage == Stage::closing) continue;
@@ -572,6 +581,7 @@ void Mesh::on_flow_closed(Flow& flow) {
 void Mesh::leave(const std::string& reason) {
   if (leaving_) return;
   leaving_ = true;
+  say_left_out(kNever);
   if (listener_ != nullptr) std::exchange(listener_, nullptr)->close();
   for (Connection& connection : connections_) {
     // On every flow: its end must not arrive before its goodbye, and flows do not wait for each other.
@@ -579,6 +589,13 @@ void Mesh::leave(const std::string& reason) {
     connection.stage = Stage::closing;
     connection.deadline = saturating_add(io_.now(), std::chrono::seconds(1));
     connection.flow.close_after_sending();
+  }
+}
+
+void Mesh::say_left_out(TimePoint now) {
+  while (const auto left_out = log_limit_.poll(now)) {
+    spdlog::warn("{} more connections within {:.0f} s: {}", left_out->lines, to_seconds(log_limit_.config().interval),
+                 left_out->kind);
   }
 }
 

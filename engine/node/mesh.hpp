@@ -9,11 +9,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/base/ids.hpp"
 #include "engine/base/result.hpp"
 #include "engine/base/time.hpp"
+#include "engine/node/log_limit.hpp"
 #include "engine/node/membership.hpp"
 #include "transport/flow.hpp"
 #include "transport/frame.hpp"
@@ -22,6 +24,16 @@
 namespace papilio::node {
 
 inline constexpr MemberIndex kNotAMember = ~MemberIndex{0};
+
+// What has come from a peer in a round, on the wire and as the gradient's bytes that it stands for: a member that sends
+// its shards in fewer bytes gets on as fast as one that sends as many shards in more.
+struct PeerProgress {
+  std::uint64_t payload_before = 0;     // of its flows, when the round began
+  std::uint64_t payload_told = 0;       // since then, when the round's timers were told last
+  std::uint64_t gradient_told = 0;      // and what they were told
+  std::uint64_t whole_shards = 0;       // payload of shards that came to an end
+  std::uint64_t gradient_of_whole = 0;  // what they stand for
+};
 
 // One live peer. Owned by the mesh from on_peer_joined to on_peer_left.
 struct Peer {
@@ -37,7 +49,7 @@ struct Peer {
   std::string goodbye;
   std::vector<transport::Flow*> flows;  // the first carries control frames
   MemberIndex member = kNotAMember;     // in the current round; the round's driver keeps it
-  std::uint64_t payload_seen = 0;       // of its flows, when the round's timers were told last
+  PeerProgress progress;                // in the current round; kept by its driver, too
   RoundId resume_heard = 0;             // it says that it is in that round, and was not answered yet
   RoundId resume_told = 0;              // the round for which this link was told that this node is in it
 };
@@ -216,7 +228,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   void handle_ready(Connection& connection);
   void handle_refusal(Connection& connection, const transport::Refusal& refusal);
   void handle_ban(Connection& connection, const std::string& what);
-  void refuse(Connection& connection, const transport::Refusal& refusal);
+  void refuse(Connection& connection, transport::Refusal refusal);
   void violate(Connection& connection, const std::string& what, PeerLeft how = PeerLeft::protocol_violation);
   Peer& establish(Connection& connection);
   Connection* pending_from(const PeerId& id);
@@ -226,6 +238,8 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   void lose_peer(Peer& peer, PeerLeft how, const std::string& why);
   void close_quietly(Connection& connection);
   void schedule_redial(Dial& dial);
+  [[nodiscard]] bool may_say(std::string_view kind) { return log_limit_.admit(io_.now(), kind); }
+  void say_left_out(TimePoint now);
 
   transport::Io& io_;
   MeshConfig config_;
@@ -238,7 +252,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   std::vector<std::unique_ptr<Peer>> departed_;  // until their flows are closed
   std::uint64_t next_session_ = 0;
   bool leaving_ = false;
-  std::optional<TimePoint> lost_last_;  // when a link was lost
+  LogLimit log_limit_;  // of lines about strangers
   Counters counters_;
 };
 

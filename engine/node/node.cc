@@ -273,7 +273,8 @@ class LoopNode final : public Node, private node::EngineEvents {
       publish();
       engine_.turn(std::min(call_ ? call_->deadline : kNever, group_.next_deadline(io_->now())));
     }
-    if (call_) fail_call("the node was stopped before a round began");
+    if (call_ && !joined_) fail_call("the node was stopped before a round began");
+    // Ends a round in flight, and only then answers its caller: until then the gradient is the engine's.
     engine_.leave("leaving", kLeavePatience);
   }
 
@@ -330,6 +331,7 @@ class LoopNode final : public Node, private node::EngineEvents {
   }
 
   void answer_call(RoundReport report) {
+    PAPILIO_ASSERT(call_.has_value());
     std::promise<RoundReport> promise = std::move(call_->promise);
     call_.reset();
     joined_ = false;
@@ -411,8 +413,18 @@ class LoopNode final : public Node, private node::EngineEvents {
       peer.banned = conduct_.is_banned(now, peer.peer);
       const bool took_part = peer.peer != id_ && peer.contributions_in + peer.averages_in > 0;
       if (took_part && !peer.cut_off && !peer.banned && !report.canceled) conduct_.handle_good_round(now, peer.peer);
+      if (peer.peer != id_) say_timers(report.round, peer);
     }
     write_down();
+  }
+
+  static void say_timers(RoundId round, const PeerReport& peer) {
+    spdlog::debug(
+        "round {}, {}: round trip {:.1f} ms, first shard after {:.0f} ms, longest gap {:.0f} ms, {:.0f} kB/s, "
+        "{:.0f} ms behind (limit {:.0f} ms){}{}; -1: not known",
+        round, to_hex(peer.peer), peer.round_trip_ms, peer.first_shard_ms, peer.longest_gap_ms,
+        peer.rate_bytes_per_s < 0 ? -1 : peer.rate_bytes_per_s / 1e3, peer.lag_ms, peer.limit_ms,
+        peer.cut_off ? "; cut off: " : "", peer.reason);
   }
 
   void on_peer_joined(Peer& peer) override {
@@ -535,13 +547,14 @@ Status check(const NodeConfig& config) {
   if (config.round_timeout < std::chrono::milliseconds(10) || config.round_timeout > std::chrono::hours(24)) {
     return usage_error("round-timeout: '" + format_duration(config.round_timeout) + "' is not a time from 10ms to 24h");
   }
+  if (auto format = node::parse_format_choice(config.codec); !format) return format.error();
   if (!core::norm_action_of(config.norm_policy)) {
     return usage_error("norm-policy: '" + config.norm_policy + "' is no policy: use off, clip or refuse");
   }
   if (!(config.norm_limit >= core::kMinimumNormLimit && config.norm_limit <= core::kMaximumNormLimit)) {
     return usage_error("norm-limit: " + text_of(config.norm_limit) + " is not a factor from 1 to 1e6");
   }
-  return Done{};
+  return node::check(config.patience);
 }
 
 }  // namespace
@@ -580,6 +593,8 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   mesh.self = *id;
   node::RoundDriverConfig rounds;
   rounds.self = *id;
+  rounds.patience = config.patience;
+  rounds.format = *node::parse_format_choice(config.codec);
   rounds.norms = {.action = *core::norm_action_of(config.norm_policy), .limit = config.norm_limit};
   const node::GroupConfig group{.self = *id,
                                 .fingerprint = config.fingerprint,

@@ -15,6 +15,7 @@
 #include "engine/base/ids.hpp"
 #include "engine/base/result.hpp"
 #include "engine/base/time.hpp"
+#include "engine/node/patience.hpp"
 
 namespace papilio {
 
@@ -48,6 +49,11 @@ struct NodeConfig {
   // as they are), clip (they are scaled down to that), refuse (their sender is cut off).
   std::string norm_policy = "off";
   double norm_limit = 8;
+  // For whom rounds wait and for how long.
+  node::RoundPatience patience;
+  // What this node sends its shards in: fp32 (exact), bf16, fp16 or int8, each also with +zstd, or auto: whatever is
+  // fastest on each link. It reads all of them. What rounding takes is added to the next round's gradient.
+  std::string codec = "fp32";
 };
 
 // What happened to one peer in one round.
@@ -64,9 +70,10 @@ struct PeerReport {
   bool cut_off = false;
   bool banned = false;   // by this node, when the round was over
   std::string reason;    // why it was cut off; empty otherwise
-  std::string evidence;  // what its timers said, where they are the reason
+  std::string evidence;  // what its timers said, what it sent, or how its connection ended
   // Timers of this round; negative: not known.
-  double round_trip_ms = -1, first_shard_ms = -1, longest_gap_ms = -1, rate_bytes_per_s = -1, lag_ms = -1;
+  double round_trip_ms = -1, first_shard_ms = -1, longest_gap_ms = -1, rate_bytes_per_s = -1, lag_ms = -1,
+         limit_ms = -1;
   std::uint32_t times_resumed = 0;      // its connection was lost and came back
   std::optional<std::uint64_t> digest;  // of its result, as it said; none: it did not get that far
 };

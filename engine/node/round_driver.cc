@@ -7,11 +7,13 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <utility>
 
 #include "engine/base/assert.hpp"
 #include "engine/core/mutation.hpp"
+#include "engine/node/codec_choice.hpp"
 #include "kernels/ops.h"
 
 namespace papilio::node {
@@ -62,14 +64,23 @@ RoundId round_of_word(const transport::Header& header) {
       header);
 }
 
-bool matches(std::uint64_t checksum, std::span<const std::byte> payload) {
-  return kernels::checksum(payload) == checksum || mutated(Mutation::skipped_checksum);
-}
-
 std::uint64_t payload_received(const Peer& peer) {
   std::uint64_t bytes = 0;
   for (const transport::Flow* flow : peer.flows) bytes += flow->payload_received();
   return bytes;
+}
+
+// What came since the last call: on the line, and as bytes of gradient. The shards that are under way count as the
+// bytes that came of them: too little until they are whole, so that nothing that came is ever taken back.
+std::pair<std::uint64_t, std::uint64_t> take_progress(Peer& peer) {
+  PeerProgress& progress = peer.progress;
+  const std::uint64_t received = payload_received(peer);
+  const std::uint64_t wire = received - std::min(received, progress.payload_before);
+  const std::uint64_t gradient = progress.gradient_of_whole + wire - std::min(wire, progress.whole_shards);
+  // A flow that was lost takes its count along.
+  const std::uint64_t wire_told = std::exchange(progress.payload_told, std::max(progress.payload_told, wire));
+  const std::uint64_t told = std::exchange(progress.gradient_told, std::max(progress.gradient_told, gradient));
+  return {progress.payload_told - wire_told, progress.gradient_told - told};
 }
 
 core::Offence offence_of(CutOff reason) {
@@ -85,7 +96,7 @@ core::Offence offence_of(CutOff reason) {
   }
 }
 
-// Slabs are page-aligned and fp32 is the only codec so far.
+// Of plain fp32: slabs are page-aligned.
 std::span<const float> floats_of(std::span<const std::byte> payload) {
   return {reinterpret_cast<const float*>(payload.data()), payload.size() / sizeof(float)};
 }
@@ -96,28 +107,26 @@ std::string text_of(double value) {
   return text;
 }
 
-// The evidence against the sender of these values, of which one is beyond the limit.
-std::string bad_number(const char* kind, ChunkIndex chunk, std::span<const float> values, float limit) {
-  const std::size_t element = kernels::first_not_within(values, limit);
-  PAPILIO_ASSERT_VALUES(element < values.size(), element, values.size());
-  const float value = values[element];
-  const std::string excess = std::isfinite(value) ? ", beyond the largest that can be averaged, " + text_of(limit) : "";
-  return "element " + std::to_string(element) + " of its " + kind + " of chunk " + std::to_string(chunk) + " is " +
-         text_of(value) + excess;
+const char* kind_of(const transport::Contribution&) { return "contribution"; }
+const char* kind_of(const transport::Average&) { return "average"; }
+
+// The largest |value| that may come in.
+float limit_of(transport::Codec codec, float limit) {
+  return codec == transport::Codec::fp32 ? limit : limit * kRoundingRoom;
 }
 
-// Graces are meant for rounds of kUsualTimeout and more; a shorter one has no room for them, down to a half.
-double room_for_graces(Duration timeout) {
-  constexpr Duration kUsualTimeout = std::chrono::seconds(20);
-  return std::clamp(to_seconds(timeout) / to_seconds(kUsualTimeout), 0.5, 1.0);
+double norm_of(std::span<const float> values) { return std::sqrt(kernels::inspect(values).sum_of_squares); }
+
+ShardFormat format_of(const transport::Contribution& shard) { return {shard.codec, shard.compression}; }
+ShardFormat format_of(const transport::Average& shard) { return {shard.codec, shard.compression}; }
+ShardFormat format_of_shard(const transport::Header& header) {
+  if (const auto* contribution = std::get_if<transport::Contribution>(&header)) return format_of(*contribution);
+  return format_of(std::get<transport::Average>(header));
 }
 
-core::LatenessConfig scaled(core::LatenessConfig config, double factor) {
-  for (Duration* each : {&config.first_shard_grace, &config.stall_grace, &config.minority_patience, &config.window,
-                         &config.lag_floor, &config.lag_ceiling}) {
-    *each = from_seconds(to_seconds(*each) * factor);
-  }
-  return config;
+ChunkIndex chunk_of(const transport::Header& header) {
+  if (const auto* contribution = std::get_if<transport::Contribution>(&header)) return contribution->chunk;
+  return std::get<transport::Average>(header).chunk;
 }
 
 Role role_of(transport::WireRole role) { return static_cast<Role>(role); }
@@ -125,7 +134,12 @@ Role role_of(transport::WireRole role) { return static_cast<Role>(role); }
 }  // namespace
 
 RoundDriver::RoundDriver(transport::Io& io, Mesh& mesh, RoundDriverConfig config, RoundDriverEvents& events)
-    : io_(io), mesh_(mesh), config_(config), events_(events), norms_(config.norms) {}
+    : io_(io),
+      mesh_(mesh),
+      config_(config),
+      events_(events),
+      norms_(config.norms),
+      coder_({.error_feedback = config.error_feedback}) {}
 
 std::span<float> RoundDriver::chunk_values(ChunkIndex chunk) const {
   const Range range = round_->plan().chunk(chunk);
@@ -182,7 +196,7 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
     member_peers_[member] = peer;
     if (peer == nullptr) continue;
     peer->member = member;
-    peer->payload_seen = payload_received(*peer);
+    peer->progress = {.payload_before = payload_received(*peer)};
     report.address = peer->address;
     report.role = role_of(peer->role);
     any_local |= peer->is_local_host;
@@ -195,10 +209,12 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   config.weight = static_cast<float>(weight);  // as the others read it from the shards
   config.start = began_;
   config.deadline = saturating_add(began_, spec.timeout);
-  config.reduce_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.reduce_by_fraction));
-  config.settle_by = saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.settle_by_fraction));
-  config.patience = config_.patience;
-  config.patience.lateness = scaled(config_.patience.lateness, room_for_graces(spec.timeout));
+  config.reduce_by =
+      saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.patience.reduce_by_fraction));
+  config.settle_by =
+      saturating_add(began_, from_seconds(to_seconds(spec.timeout) * config_.patience.settle_by_fraction));
+  config.patience = config_.patience.members;
+  config.patience.lateness = scaled(config_.patience.members.lateness, room_for_graces(spec.timeout));
   for (const PlanMember& member : plan_members) config.rates.push_back(member.rate);
   next_pulse_ = saturating_add(began_, pulse_interval());
   config.reducers = 0;
@@ -214,6 +230,7 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
       config_.order == core::RoundOrder::averages_first || (config_.order == core::RoundOrder::automatic && any_local);
   round_.emplace(config, PartitionPlan::make(gradient.size(), plan_members, spec.chunk_bytes));
   chunk_checksums_.assign(round_->plan().chunk_count(), 0);
+  begin_coding(plan_members);
   if (norms_.is_on()) {
     const double squares = kernels::inspect(gradient).sum_of_squares;
     const double rms = gradient.empty() ? 0 : std::sqrt(squares / static_cast<double>(gradient.size()));
@@ -229,6 +246,50 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   act();
   resume_held();
   resume_starved();
+}
+
+void RoundDriver::begin_coding(std::span<const PlanMember> members) {
+  const MemberIndex self = round_->config().self;
+  const FormatChoice choice = spec_.exact ? ShardFormat{} : config_.format;
+  std::vector<ShardFormat> links(members.size(), choice.value_or(ShardFormat{}));
+  ShardFormat averages = links[self];
+  double slowest = std::numeric_limits<double>::infinity();
+  for (MemberIndex member = 0; !choice && member < members.size(); ++member) {
+    const Peer* const peer = member_peers_[member];
+    if (peer == nullptr || peer->is_local_host) continue;
+    const double rate = line_rate(member, members);
+    links[member].codec = fastest_codec(rate, coder_costs());
+    slowest = std::min(slowest, rate);
+  }
+  if (std::isfinite(slowest)) {
+    averages.codec = fastest_codec(slowest, coder_costs());
+    // Tried where a trial is nothing beside the round.
+    constexpr double kLongRoundS = 0.1;
+    const bool is_long = static_cast<double>(gradient_.size_bytes()) / slowest > kLongRoundS;
+    const std::span<const float> sample = gradient_.first(std::min(gradient_.size(), round_->plan().chunk_elements()));
+    const ZstdTrial trial = is_long ? try_zstd(sample, averages.codec, coder_.zstd_level()) : ZstdTrial{};
+    const auto compressed_if = [](bool pays) {
+      return pays ? transport::Compression::zstd : transport::Compression::none;
+    };
+    averages.compression = compressed_if(is_long && zstd_pays(slowest, averages.codec, coder_costs(), trial));
+    for (MemberIndex member = 0; member < members.size(); ++member) {
+      if (links[member].codec == averages.codec) links[member].compression = averages.compression;
+    }
+  }
+  coder_.begin(round_->plan(), self, gradient_, std::move(links), averages);
+}
+
+// What this node's line carries each way when all its links are busy: as its connection to that member measured it, or
+// else as the two announced it, or else as is usual between hosts.
+double RoundDriver::line_rate(MemberIndex member, std::span<const PlanMember> members) const {
+  double measured = 0;
+  for (const transport::Flow* flow : member_peers_[member]->flows) {
+    measured += static_cast<double>(flow->info().delivery_rate_bytes_per_s);
+  }
+  if (measured > 0) return measured * static_cast<double>(members.size() - 1);
+  const double own = members[round_->config().self].rate, other = members[member].rate;
+  const double announced = own > 0 && other > 0 ? std::min(own, other) : std::max(own, other);
+  return announced > 0 ? announced : kAssumedRemoteRate;
 }
 
 void RoundDriver::cancel() {
@@ -316,6 +377,7 @@ void RoundDriver::finish_if_over() {
   drop_unreleased();
   RoundReport report = make_report();
   last_round_ = spec_.round;
+  coder_.end();
   round_.reset();
   gradient_ = {};
   for (const auto& peer : mesh_.peers()) peer->member = kNotAMember;
@@ -342,7 +404,8 @@ void RoundDriver::drop_unreleased() {
 // Of a round whose chunks are all settled.
 std::uint64_t RoundDriver::digest() {
   for (ChunkIndex chunk = 0; chunk < chunk_checksums_.size(); ++chunk) {
-    if (round_->coverage(chunk) == 0 && chunk_checksums_[chunk] == 0) complete_chunk(chunk);
+    if (round_->coverage(chunk) != 0 || chunk_checksums_[chunk] != 0) continue;
+    chunk_checksums_[chunk] = kernels::checksum(std::as_bytes(chunk_values(chunk)));
   }
   return kernels::checksum(std::as_bytes(std::span(chunk_checksums_)));
 }
@@ -385,6 +448,7 @@ RoundReport RoundDriver::make_report() {
     peer.longest_gap_ms = timers.longest_gap_ms;
     peer.rate_bytes_per_s = timers.rate_bytes_per_s;
     peer.lag_ms = timers.lag_ms;
+    peer.limit_ms = timers.limit_ms;
     peer.cut_off = round_->cut_off(member) != CutOff::none;
     if (peer.cut_off) peer.reason = to_string(round_->cut_off(member));
     report.bytes_received += peer.bytes_in;
@@ -416,20 +480,24 @@ transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transpor
     return {};
   }
 
-  Verdict verdict = Verdict::bad_size;
-  if (payload_bytes % sizeof(float) == 0) {
-    const std::uint64_t elements = payload_bytes / sizeof(float);
-    if (const auto* contribution = std::get_if<transport::Contribution>(&header)) {
-      verdict = round_->check_contribution(peer.member, contribution->chunk, contribution->weight, elements);
-    } else {
-      const auto& average = std::get<transport::Average>(header);
-      verdict = round_->check_average(peer.member, average.chunk, average.reducer, average.coverage,
-                                      average.total_weight, elements);
-    }
+  Verdict verdict = Verdict::accept;
+  const std::uint64_t elements = coder_.elements_in(format_of_shard(header), chunk_of(header), payload_bytes);
+  if (const auto* contribution = std::get_if<transport::Contribution>(&header)) {
+    verdict = round_->check_contribution(peer.member, contribution->chunk, contribution->weight, elements);
+  } else {
+    const auto& average = std::get<transport::Average>(header);
+    verdict = round_->check_average(peer.member, average.chunk, average.reducer, average.coverage, average.total_weight,
+                                    elements);
+  }
+  if (verdict == Verdict::bad_size) {
+    violate(peer, CutOff::wrong_model,
+            "a shard that is " + std::string(to_string(verdict)) + ": " + std::to_string(payload_bytes) + " bytes of " +
+                to_string(format_of_shard(header)) + " for " +
+                std::to_string(round_->plan().chunk(chunk_of(header)).size) + " elements");
+    return {};
   }
   if (is_violation(verdict)) {
-    violate(peer, verdict == Verdict::bad_size ? CutOff::wrong_model : CutOff::protocol,
-            "a shard that is " + std::string(to_string(verdict)));
+    violate(peer, CutOff::protocol, "a shard that is " + std::string(to_string(verdict)));
     return {};
   }
   if (verdict != Verdict::accept) return {};
@@ -448,6 +516,8 @@ void RoundDriver::handle_shard(Peer& peer, const transport::Header& header, tran
   if (is_of_this_round && peer.member != kNotAMember) {
     const std::span<const std::byte> payload = slab.bytes().first(payload_bytes);
     member_reports_[peer.member].bytes_in += payload_bytes;
+    peer.progress.whole_shards += payload_bytes;
+    peer.progress.gradient_of_whole += round_->plan().chunk(chunk_of(header)).size * sizeof(float);
     if (const auto* contribution = std::get_if<transport::Contribution>(&header)) {
       handle_contribution(peer, *contribution, payload);
     } else {
@@ -460,57 +530,86 @@ void RoundDriver::handle_shard(Peer& peer, const transport::Header& header, tran
 
 void RoundDriver::handle_contribution(Peer& peer, const transport::Contribution& header,
                                       std::span<const std::byte> payload) {
-  const std::uint64_t elements = payload.size() / sizeof(float);
+  const std::uint64_t elements = coder_.elements_in(format_of(header), header.chunk, payload.size());
   // Settled meanwhile: the sender may have its average already and its bytes may have changed on the way. No fault.
   if (round_->check_contribution(peer.member, header.chunk, header.weight, elements) != Verdict::accept) return;
-  if (!matches(header.checksum, payload)) {
-    return violate(peer, CutOff::damaged_bytes, "a contribution whose bytes do not match their checksum");
-  }
-  const std::span<const float> values = floats_of(payload);
+  const std::optional<Numbers> numbers =
+      good_numbers(peer, header, payload, limit_of(header.codec, core::largest_element(header.weight)));
   float scale = 1;
-  if (!numbers_are_good(peer, header, values, scale)) return;
+  if (!numbers || !norm_is_good(peer, header, *numbers, scale)) return;
   const std::optional<core::Reduction> reduction =
       round_->handle_contribution(peer.member, header.chunk, header.weight);
   PAPILIO_ASSERT(reduction.has_value());
   const float weight = reduction->weight * scale;  // of the values; the total counts the whole weight
-  if (reduction->last) {
-    kernels::accumulate_and_finalise(chunk_values(header.chunk), reduction->own_scale, weight, values,
-                                     reduction->inverse_total);
-  } else {
-    kernels::accumulate(chunk_values(header.chunk), reduction->own_scale, weight, values);
-  }
+  kernels::accumulate_accepted(chunk_values(header.chunk), reduction->own_scale, weight, kernel_codec(header.codec),
+                               numbers->bytes, reduction->last ? reduction->inverse_total : 1);
   round_->handle_reduced(header.chunk);
   if (reduction->last) {
-    complete_chunk(header.chunk);
+    chunk_checksums_[header.chunk] = coder_.finish_average(header.chunk, false);
     deliver_notices();
     wake_senders();
   }
 }
 
-// Looks at a contribution before any of it is added, since the sum lies in the caller's gradient and nothing can be
-// taken back. False: its sender was cut off. `scale`: what the norm policy makes of its values.
-bool RoundDriver::numbers_are_good(Peer& peer, const transport::Contribution& header, std::span<const float> values,
-                                   float& scale) {
-  if (mutated(Mutation::unchecked_numbers)) return true;
-  const float limit = core::largest_element(header.weight);
-  if (!norms_.is_on()) {
-    if (kernels::all_within(values, limit)) return true;
+// Looks at a payload before any of it is used: a sum lies in the caller's gradient and nothing can be taken back.
+// Decodes it only where somebody wants to see the numbers one by one. None: it is not as it should be, and its sender
+// was cut off.
+template <typename Shard>
+std::optional<RoundDriver::Numbers> RoundDriver::good_numbers(Peer& peer, const Shard& header,
+                                                              std::span<const std::byte> payload, float limit) {
+  using kernels::NumberFault;
+  const kernels::Codec codec = kernel_codec(header.codec);
+  const std::size_t elements = chunk_values(header.chunk).size();
+  const bool is_packed = header.compression != transport::Compression::none;
+  kernels::Arrival arrival;
+  if (is_packed) {
+    arrival.checksum = kernels::checksum(payload);
   } else {
-    const kernels::Inspection inspection = kernels::inspect(values);
-    if (inspection.largest <= limit) {
-      return norm_is_good(peer, header, values, std::sqrt(inspection.sum_of_squares), scale);
+    arrival = kernels::checksum_and_check(codec, payload, elements, limit);
+  }
+  if (arrival.checksum != header.checksum && !mutated(Mutation::skipped_checksum)) {
+    handle_damaged(peer, header);
+    return std::nullopt;
+  }
+  Numbers numbers{.bytes = payload, .values = {}};
+  if (is_packed) {
+    arrival.fault = coder_.unpack(format_of(header), header.chunk, payload, numbers.bytes);
+    if (arrival.fault == NumberFault::none) {
+      arrival.fault = kernels::check_encoded(codec, numbers.bytes, elements, limit);
     }
   }
-  violate(peer, CutOff::non_finite, bad_number("contribution", header.chunk, values, limit));
-  return false;
+  if (arrival.fault != NumberFault::none && (!mutated(Mutation::unchecked_numbers) || numbers.bytes.empty())) {
+    const NumberComplaint complaint = describe(arrival.fault, codec, numbers.bytes, elements, limit);
+    violate(peer, complaint.is_about_values ? CutOff::non_finite : CutOff::protocol,
+            complaint.where + "its " + kind_of(header) + " of chunk " + std::to_string(header.chunk) + complaint.what);
+    return std::nullopt;
+  }
+  if (header.codec == transport::Codec::fp32) {
+    numbers.values = floats_of(numbers.bytes);
+  } else if (norms_.is_on()) {
+    numbers.values = coder_.decode(header.codec, numbers.bytes, elements);
+  }
+  return numbers;
 }
 
-bool RoundDriver::norm_is_good(Peer& peer, const transport::Contribution& header, std::span<const float> values,
-                               double norm, float& scale) {
-  if (!norms_.knows_own(header.chunk)) {
-    norms_.handle_own(header.chunk, std::sqrt(kernels::inspect(chunk_values(header.chunk)).sum_of_squares));
-  }
-  const core::NormVerdict verdict = norms_.judge(peer.member, header.chunk, values.size(), norm);
+void RoundDriver::handle_damaged(Peer& peer, const transport::Contribution& header) {
+  // It may have gone by reference, and an average from elsewhere came over it before it was read here: then its sender
+  // needs no average of it any more. Nothing damages bytes within a host.
+  if (peer.is_local_host && format_of(header).is_plain()) return;
+  violate(peer, CutOff::damaged_bytes, "a contribution whose bytes do not match their checksum");
+}
+
+void RoundDriver::handle_damaged(Peer& peer, const transport::Average&) {
+  violate(peer, CutOff::damaged_bytes, "an average whose bytes do not match their checksum");
+}
+
+// The norm policy, on decoded values. False: its sender was cut off. `scale`: what is made of them.
+bool RoundDriver::norm_is_good(Peer& peer, const transport::Contribution& header, const Numbers& numbers,
+                               float& scale) {
+  if (!norms_.is_on()) return true;
+  const double norm = norm_of(numbers.values);
+  if (!norms_.knows_own(header.chunk)) norms_.handle_own(header.chunk, norm_of(chunk_values(header.chunk)));
+  const core::NormVerdict verdict = norms_.judge(peer.member, header.chunk, numbers.values.size(), norm);
   if (verdict.action == core::NormAction::off) return true;
   const std::string what = "a contribution to chunk " + std::to_string(header.chunk) + " whose norm is " +
                            text_of(norm) + ", more than " + text_of(norms_.config().limit) + " times the group's " +
@@ -528,17 +627,11 @@ bool RoundDriver::norm_is_good(Peer& peer, const transport::Contribution& header
   return true;
 }
 
-// The same for an average, before it is written over the local values.
-bool RoundDriver::numbers_are_good(Peer& peer, const transport::Average& header, std::span<const float> values) {
-  if (mutated(Mutation::unchecked_numbers)) return true;
-  if (!kernels::all_within(values, core::kLargestAverage)) {
-    violate(peer, CutOff::non_finite, bad_number("average", header.chunk, values, core::kLargestAverage));
-    return false;
-  }
+bool RoundDriver::norm_is_good(Peer& peer, const transport::Average& header, const Numbers& numbers) {
   if (!norms_.is_on()) return true;
-  const double norm = std::sqrt(kernels::inspect(values).sum_of_squares);
-  const double own = std::sqrt(kernels::inspect(chunk_values(header.chunk)).sum_of_squares);
-  if (!norms_.average_is_wild(values.size(), own, norm)) return true;
+  const double norm = norm_of(numbers.values);
+  const double own = norm_of(chunk_values(header.chunk));
+  if (!norms_.average_is_wild(numbers.values.size(), own, norm)) return true;
   violate(peer, CutOff::wild_norm,
           "its average of chunk " + std::to_string(header.chunk) + " has norm " + text_of(norm) +
               ", this node's own gradient there " + text_of(own));
@@ -546,29 +639,35 @@ bool RoundDriver::numbers_are_good(Peer& peer, const transport::Average& header,
 }
 
 // A large gradient is out of the cache long before anybody reads this chunk again; a small one stays there.
-void RoundDriver::write_average(std::span<float> values, std::span<const std::byte> payload) const {
-  if (gradient_.size_bytes() >= config_.stream_from_bytes) {
-    kernels::copy_streaming(std::as_writable_bytes(values), payload);
+void RoundDriver::write_average(ChunkIndex chunk, transport::Codec codec, const Numbers& numbers) {
+  const std::span<float> values = chunk_values(chunk);
+  if (numbers.values.empty()) {
+    kernels::decode_accepted(kernel_codec(codec), numbers.bytes, values);
+  } else if (gradient_.size_bytes() >= config_.stream_from_bytes) {
+    kernels::copy_streaming(std::as_writable_bytes(values), std::as_bytes(numbers.values));
   } else {
-    std::memcpy(values.data(), payload.data(), payload.size());
+    std::memcpy(values.data(), numbers.values.data(), values.size_bytes());
   }
 }
 
 void RoundDriver::handle_average(Peer& peer, const transport::Average& header, std::span<const std::byte> payload) {
-  const std::uint64_t elements = payload.size() / sizeof(float);
+  const std::uint64_t elements = coder_.elements_in(format_of(header), header.chunk, payload.size());
   if (round_->check_average(peer.member, header.chunk, header.reducer, header.coverage, header.total_weight,
                             elements) != Verdict::accept) {
     return;
   }
-  const std::span<float> values = chunk_values(header.chunk);
-  if (mutated(Mutation::written_before_check)) write_average(values, payload);
-  if (!matches(header.checksum, payload)) {
-    return violate(peer, CutOff::damaged_bytes, "an average whose bytes do not match their checksum");
+  if (mutated(Mutation::written_before_check) && header.codec == transport::Codec::fp32) {
+    write_average(header.chunk, header.codec, {.bytes = payload, .values = floats_of(payload)});
   }
-  if (!numbers_are_good(peer, header, floats_of(payload))) return;
+  const std::optional<Numbers> numbers =
+      good_numbers(peer, header, payload, limit_of(header.codec, core::kLargestAverage));
+  if (!numbers || !norm_is_good(peer, header, *numbers)) return;
   round_->handle_average(peer.member, header.chunk, header.reducer, header.coverage, header.total_weight);
-  if (!mutated(Mutation::unwritten_average)) write_average(values, payload);
-  chunk_checksums_[header.chunk] = header.checksum;
+  coder_.handle_average(header.chunk, header.codec, (header.coverage & coverage_of(round_->config().self)) != 0);
+  if (!mutated(Mutation::unwritten_average)) write_average(header.chunk, header.codec, *numbers);
+  // Of the codec's bytes: whether they came compressed is between the two ends of a link.
+  chunk_checksums_[header.chunk] =
+      header.compression == transport::Compression::none ? header.checksum : kernels::checksum(numbers->bytes);
   deliver_notices();
   if (round_->is_in_trouble()) wake_senders();  // it may be one that others have asked for
 }
@@ -588,7 +687,7 @@ void RoundDriver::handle_peer_joined(Peer& peer) {
   const MemberIndex member = member_of(peer.id);
   if (member == kNotAMember || member == round_->config().self) return;
   peer.member = member;
-  peer.payload_seen = 0;
+  peer.progress = {};
   member_peers_[member] = &peer;
   member_reports_[member].address = peer.address;
   member_reports_[member].role = role_of(peer.role);
@@ -644,9 +743,7 @@ bool RoundDriver::handle_control(Peer& peer, const transport::Header& header) {
 // Others may be in the round already, and each word is said only once. Holdings answer what this node said in a round;
 // pulses are said again.
 bool RoundDriver::keep_for_later(Peer& peer, const transport::Header& header) {
-  constexpr std::size_t kMostPerPeer = 4 * kMaximumMembers;
-  constexpr RoundId kMostAhead = 2;
-  if (round_of_word(header) > last_round_ + kMostAhead) return true;
+  constexpr std::size_t kMostPerPeer = std::size_t{4} * kMaximumMembers;
   if (std::holds_alternative<transport::Pulse>(header) || std::holds_alternative<transport::Holdings>(header))
     return true;
   const auto kept = std::count_if(early_.begin(), early_.end(), [&](const auto& each) { return each.peer == &peer; });
@@ -715,8 +812,7 @@ void RoundDriver::tell(const core::Notice& notice) {
 
 void RoundDriver::cut_link(const core::Notice& notice) {
   const CutOff reason = round_->cut_off(notice.member);
-  PeerReport& report = member_reports_[notice.member];
-  report.evidence = notice.evidence;
+  if (!notice.evidence.empty()) member_reports_[notice.member].evidence = notice.evidence;
   Peer* const peer = member_peers_[notice.member];
   if (peer == nullptr) return;
   const std::string why = notice.evidence.empty() ? std::string(to_string(reason)) : notice.evidence;
@@ -735,9 +831,9 @@ void RoundDriver::feed_timers(TimePoint now) {
   for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
     Peer* const peer = member_peers_[member];
     if (peer == nullptr || peer->flows.empty()) continue;
-    const std::uint64_t received = payload_received(*peer);
-    if (received > peer->payload_seen) lateness.handle_bytes(member, now, received - peer->payload_seen);
-    peer->payload_seen = std::max(peer->payload_seen, received);
+    const auto [wire, gradient] = take_progress(*peer);
+    if (gradient > 0) lateness.handle_bytes(member, now, gradient);
+    lateness.handle_wire_bytes(member, wire);
     const Duration round_trip = peer->flows.front()->info().round_trip;
     if (round_trip > Duration::zero()) lateness.handle_round_trip(member, round_trip);
     // That there is no room is this node's doing; that a shard is of a round to come is its sender's.
@@ -748,7 +844,7 @@ void RoundDriver::feed_timers(TimePoint now) {
 }
 
 Duration RoundDriver::pulse_interval() const {
-  return from_seconds(to_seconds(config_.pulse_interval) * room_for_graces(spec_.timeout));
+  return from_seconds(to_seconds(config_.patience.pulse_interval) * room_for_graces(spec_.timeout));
 }
 
 void RoundDriver::send_pulses(TimePoint now) {
@@ -762,7 +858,7 @@ void RoundDriver::send_pulses(TimePoint now) {
   }
 }
 
-void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how) {
+void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how, const std::string& why) {
   std::erase_if(early_, [&](const EarlyFrame& each) { return each.peer == &peer; });
   if (!round_ || peer.member == kNotAMember) return;
   const MemberIndex member = peer.member;
@@ -771,12 +867,14 @@ void RoundDriver::handle_peer_left(Peer& peer, PeerLeft how) {
                         : how == PeerLeft::protocol_violation ? CutOff::protocol
                         : how == PeerLeft::damaged            ? CutOff::damaged_bytes
                                                               : CutOff::connection_lost;
+  if (round_->is_live(member)) member_reports_[member].evidence = why;
   round_->handle_cut_off(member, reason);
   act();
 }
 
 void RoundDriver::violate(Peer& peer, CutOff reason, const std::string& what) {
   spdlog::warn("{} ({}): cut off ({}): {}", to_hex(peer.id), peer.address, to_string(reason), what);
+  member_reports_[peer.member].evidence = what;
   round_->handle_cut_off(peer.member, reason);
   events_.on_offence(peer, offence_of(reason), what + " in round " + std::to_string(spec_.round));
   mesh_.drop(peer, what);
@@ -789,33 +887,39 @@ bool RoundDriver::next_shard(Peer& peer, transport::OutgoingFrame& frame) {
   if (!round_ || peer.member == kNotAMember) return false;
   const std::optional<core::SendOrder> order = round_->poll_send(peer.member);
   if (!order) return false;
-  const std::span<const std::byte> payload = std::as_bytes(chunk_values(order->chunk));
+  const std::optional<ShardCoder::Encoded> encoded = coder_.take(peer.member, *order);
+  const ShardFormat format = encoded ? encoded->format : ShardFormat{};
+  const std::span<const std::byte> payload = encoded ? encoded->payload : std::as_bytes(chunk_values(order->chunk));
   const bool is_average = order->kind == ShardKind::average;
   if (is_average) {
-    transport::encode_frame_header(transport::Average{.round = spec_.round,
-                                                      .checksum = chunk_checksums_[order->chunk],
-                                                      .coverage = round_->coverage(order->chunk),
-                                                      .chunk = order->chunk,
-                                                      .total_weight = round_->total_weight(order->chunk),
-                                                      .codec = transport::Codec::fp32,
-                                                      .model = spec_.model,
-                                                      .group = spec_.group,
-                                                      .reducer = round_->reducer(order->chunk)},
-                                   payload.size(), frame.header);
+    transport::encode_frame_header(
+        transport::Average{.round = spec_.round,
+                           .checksum = encoded ? encoded->checksum : chunk_checksums_[order->chunk],
+                           .coverage = round_->coverage(order->chunk),
+                           .chunk = order->chunk,
+                           .total_weight = round_->total_weight(order->chunk),
+                           .codec = format.codec,
+                           .model = spec_.model,
+                           .group = spec_.group,
+                           .reducer = round_->reducer(order->chunk),
+                           .compression = format.compression},
+        payload.size(), frame.header);
   } else {
-    transport::encode_frame_header(transport::Contribution{.round = spec_.round,
-                                                           .checksum = kernels::checksum(payload),
-                                                           .chunk = order->chunk,
-                                                           .weight = static_cast<float>(round_->config().weight),
-                                                           .codec = transport::Codec::fp32,
-                                                           .model = spec_.model,
-                                                           .group = spec_.group},
-                                   payload.size(), frame.header);
+    transport::encode_frame_header(
+        transport::Contribution{.round = spec_.round,
+                                .checksum = encoded ? encoded->checksum : kernels::checksum(payload),
+                                .chunk = order->chunk,
+                                .weight = static_cast<float>(round_->config().weight),
+                                .codec = format.codec,
+                                .model = spec_.model,
+                                .group = spec_.group,
+                                .compression = format.compression},
+        payload.size(), frame.header);
   }
   frame.payload = payload;
   // With trouble about, an average may come before the one that the bytes were sent to has read them.
-  const bool borrow =
-      peer.is_local_host && !round_->is_in_trouble() && (is_average ? borrow_averages_ : borrow_ != Borrow::nothing);
+  const bool borrow = !encoded && peer.is_local_host && !round_->is_in_trouble() &&
+                      (is_average ? borrow_averages_ : borrow_ != Borrow::nothing);
   frame.mode = borrow ? transport::WriteMode::borrow : transport::WriteMode::copy;
   frame.tag = tag_of(*order);
   shards_in_flight_ += 1;
@@ -828,18 +932,16 @@ void RoundDriver::handle_shard_out(Peer* peer, std::uint64_t tag, bool sent) {
   PAPILIO_ASSERT(round_.has_value() && shards_in_flight_ > 0 && peer != nullptr && peer->member != kNotAMember);
   shards_in_flight_ -= 1;
   member_reports_[peer->member].shards_in_flight -= 1;
+  coder_.release(order_of(tag));
   if (sent) round_->handle_sent(peer->member, order_of(tag));
-}
-
-void RoundDriver::complete_chunk(ChunkIndex chunk) {
-  chunk_checksums_[chunk] = kernels::checksum(std::as_bytes(chunk_values(chunk)));
 }
 
 void RoundDriver::run_finalisations() {
   while (const std::optional<core::Finalisation> order = round_->poll_finalisation()) {
     if (order->scale) kernels::finalise(chunk_values(order->chunk), order->inverse_total);
     round_->handle_reduced(order->chunk);
-    complete_chunk(order->chunk);
+    // Alone it stays what it is, to the last bit.
+    chunk_checksums_[order->chunk] = coder_.finish_average(order->chunk, !order->scale);
   }
 }
 

@@ -5,13 +5,15 @@
 //
 // On the local host, shards go by reference (transport::WriteMode::borrow). A contribution's bytes change only when its
 // average has come back, which shows that the reducer read them; an average's bytes change only after the round, which
-// waits until every reader has said that it is done.
+// waits until every reader has said that it is done. Shards in another format than plain fp32 are copies that the
+// ShardCoder makes.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/core/conduct.hpp"
@@ -20,6 +22,8 @@
 #include "engine/core/round.hpp"
 #include "engine/node/mesh.hpp"
 #include "engine/node/node.hpp"
+#include "engine/node/patience.hpp"
+#include "engine/node/shard_coder.hpp"
 #include "transport/slab_pool.hpp"
 
 namespace papilio::node {
@@ -34,6 +38,8 @@ struct RoundSpec {
   // In every shard, so that one of another model, epoch or roster is told apart.
   std::uint64_t model = 0;
   std::uint64_t group = 0;
+  // This member sends plain fp32, whatever its configuration says.
+  bool exact = false;
 };
 
 // Which shards go out by reference (transport::WriteMode::borrow) to peers on the local host. Mapping pages costs a
@@ -43,13 +49,7 @@ enum class Borrow : std::uint8_t { automatic, nothing, contributions, everything
 struct RoundDriverConfig {
   PeerId self;
   std::size_t pool_bytes_limit = std::size_t{64} << 20U;
-  // Part of the timeout after which reducers finalise with what they have.
-  double reduce_by_fraction = 0.6;
-  // The same for successors, with the parts that they took over.
-  double settle_by_fraction = 0.85;
-  core::Patience patience;
-  // How often members tell each other that they are alive, and for whom they wait.
-  Duration pulse_interval = std::chrono::milliseconds(250);
+  RoundPatience patience;  // passes check()
   Borrow borrow = Borrow::automatic;
   // `automatic` borrows everything from this size of gradient on, and nothing below it.
   std::size_t borrow_from_bytes = std::size_t{4} << 20U;
@@ -59,6 +59,10 @@ struct RoundDriverConfig {
   Duration hold_timeout = std::chrono::seconds(120);
   core::RoundOrder order = core::RoundOrder::automatic;
   core::NormPolicyConfig norms;
+  // What this member sends its shards in; it reads every format. None: to each other what is fastest on the way there,
+  // and averages, which are the same for all, what is fastest on the slowest way.
+  FormatChoice format = ShardFormat{};
+  bool error_feedback = true;
 };
 
 class RoundDriverEvents {
@@ -91,7 +95,7 @@ class RoundDriver {
 
   // The mesh's events, passed on by its owner.
   void handle_peer_joined(Peer& peer);
-  void handle_peer_left(Peer& peer, PeerLeft how);
+  void handle_peer_left(Peer& peer, PeerLeft how, const std::string& why);
   // What members tell each other about a round. False: not a frame of that kind.
   bool handle_control(Peer& peer, const transport::Header& header);
   transport::PayloadDecision handle_shard_header(Peer& peer, transport::Flow& flow, const transport::Header& header,
@@ -104,6 +108,8 @@ class RoundDriver {
   // For the simulator's checks.
   [[nodiscard]] const core::Round* round() const { return round_ ? &*round_ : nullptr; }
   [[nodiscard]] const transport::SlabPool* pool() const { return pool_.get(); }
+  // What rounding owes to the group's next rounds (ShardCoder).
+  [[nodiscard]] std::span<const float> residual() const { return coder_.residual(); }
   [[nodiscard]] std::size_t starved_flows() const { return starved_.size(); }
 
  private:
@@ -111,6 +117,12 @@ class RoundDriver {
     transport::Flow* flow = nullptr;
     RoundId round = 0;
     TimePoint since{};
+  };
+
+  // The numbers of a payload.
+  struct Numbers {
+    std::span<const std::byte> bytes;  // of the codec
+    std::span<const float> values;     // the same, decoded; empty: nobody needs them so
   };
 
   struct EarlyFrame {
@@ -121,18 +133,22 @@ class RoundDriver {
   [[nodiscard]] std::span<float> chunk_values(ChunkIndex chunk) const;
   [[nodiscard]] std::size_t slabs_needed() const;
   void ensure_pool(std::size_t chunk_bytes);
+  void begin_coding(std::span<const PlanMember> members);
+  [[nodiscard]] double line_rate(MemberIndex member, std::span<const PlanMember> members) const;
   void give_up_held(TimePoint now);
   void resume_held();
   void resume_starved();
   void handle_contribution(Peer& peer, const transport::Contribution& header, std::span<const std::byte> payload);
   void handle_average(Peer& peer, const transport::Average& header, std::span<const std::byte> payload);
-  [[nodiscard]] bool numbers_are_good(Peer& peer, const transport::Contribution& header, std::span<const float> values,
-                                      float& scale);
-  [[nodiscard]] bool norm_is_good(Peer& peer, const transport::Contribution& header, std::span<const float> values,
-                                  double norm, float& scale);
-  [[nodiscard]] bool numbers_are_good(Peer& peer, const transport::Average& header, std::span<const float> values);
-  void write_average(std::span<float> values, std::span<const std::byte> payload) const;
-  void complete_chunk(ChunkIndex chunk);
+  template <typename Shard>
+  [[nodiscard]] std::optional<Numbers> good_numbers(Peer& peer, const Shard& header, std::span<const std::byte> payload,
+                                                    float limit);
+  [[nodiscard]] bool norm_is_good(Peer& peer, const transport::Contribution& header, const Numbers& numbers,
+                                  float& scale);
+  [[nodiscard]] bool norm_is_good(Peer& peer, const transport::Average& header, const Numbers& numbers);
+  void handle_damaged(Peer& peer, const transport::Contribution& header);
+  void handle_damaged(Peer& peer, const transport::Average& header);
+  void write_average(ChunkIndex chunk, transport::Codec codec, const Numbers& numbers);
   void run_finalisations();
   void wake_senders();
   void violate(Peer& peer, core::CutOff reason, const std::string& what);
@@ -163,6 +179,7 @@ class RoundDriver {
   std::vector<std::unique_ptr<transport::SlabPool>> old_pools_;  // until their last slab is back
 
   core::NormPolicy norms_;
+  ShardCoder coder_;
   std::optional<core::Round> round_;
   RoundSpec spec_;
   std::span<float> gradient_;

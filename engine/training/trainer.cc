@@ -23,7 +23,7 @@ double seconds_since(SteadyClock::time_point begin) {
   return std::chrono::duration<double>(SteadyClock::now() - begin).count();
 }
 
-RoundLine line_of(const RoundReport& report) {
+RoundLine line_of(const RoundReport& report, const PeerId& self) {
   RoundLine line;
   line.epoch = report.epoch;
   line.global_samples = report.samples;
@@ -34,7 +34,8 @@ RoundLine line_of(const RoundReport& report) {
   line.coverage = report.coverage;
   line.local_chunks = report.local_chunks;
   for (const PeerReport& peer : report.peers) {
-    if (peer.cut_off) line.cut_off.push_back({peer.peer, peer.reason});
+    if (peer.peer != self) line.peers.push_back(peer);
+    if (peer.cut_off) line.cut_off.push_back(peer);
     if (peer.banned) line.banned += 1;
   }
   return line;
@@ -104,7 +105,7 @@ Result<Trainer::RoundEnd> Trainer::train_round() {
   }
 
   if (auto stepped = learner_.step(); !stepped) return stepped.error();
-  RoundLine line = line_of(report);
+  RoundLine line = line_of(report, node_.id());
   line.step = ++steps_done_;
   line.loss = loss;
   line.samples = samples_;

@@ -35,11 +35,6 @@ struct TrainerSettings {
 
 // One round as a user sees it.
 struct RoundLine {
-  struct CutOff {
-    PeerId peer;
-    std::string reason;
-  };
-
   std::uint64_t step = 0;            // of this node, counted from 1
   std::uint64_t epoch = 0;           // of the group
   double loss = 0;                   // mean over this node's samples, before the step; nats per symbol
@@ -52,9 +47,10 @@ struct RoundLine {
   std::uint32_t members = 0;
   double coverage = 0;
   std::uint64_t local_chunks = 0;
-  std::vector<CutOff> cut_off;
-  std::uint32_t banned = 0;        // of the members: banned by this node when the round was over
-  std::uint64_t model_digest = 0;  // after the step
+  std::vector<PeerReport> peers;    // the others, with what their timers say
+  std::vector<PeerReport> cut_off;  // those of them that were
+  std::uint32_t banned = 0;         // of the members: banned by this node when the round was over
+  std::uint64_t model_digest = 0;   // after the step
 };
 
 // Called on the trainer's thread.

@@ -37,6 +37,7 @@ class CommandLineTest : public ::testing::Test {
     add_address(app, "--listen", listen_, "Where to listen.");
     add_addresses(app, "--peer", peers_, "Another peer.");
     app.add_flag("--quiet", quiet_, "Say nothing.");
+    add_duration(app, "--grace-first", first_grace_, "Of the first.")->group("Grace");
     line_.add_config_file();
     bans_ = &line_.add_command("bans", {.name = "papilio-example bans",
                                         .summary = "lists bans",
@@ -56,6 +57,7 @@ class CommandLineTest : public ::testing::Test {
   CommandLine line_{example_page()};
   std::uint64_t begin_ = 65536;
   Duration timeout_ = std::chrono::seconds(2);
+  Duration first_grace_{};
   std::uint64_t rate_ = 0;
   std::uint64_t steps_ = 10;
   double learning_rate_ = 0.001;
@@ -192,6 +194,30 @@ TEST_F(CommandLineFilesTest, AConfigurationFileHasEveryOption) {
   EXPECT_EQ(peers_.size(), 2U);
   EXPECT_TRUE(quiet_);
   EXPECT_EQ(transport_, "uv") << "the command line wins";
+}
+
+TEST_F(CommandLineFilesTest, AGroupOfOptionsIsATable) {
+  const std::string path = write("table.toml", "steps = 20\n[grace]\nfirst = \"3s\"\n");
+  EXPECT_EQ(error_of({"--config", path}), "");
+  EXPECT_EQ(first_grace_, std::chrono::seconds(3));
+  EXPECT_EQ(error_of({"--config", path, "--grace-first", "4s"}), "");
+  EXPECT_EQ(first_grace_, std::chrono::seconds(4)) << "the command line wins";
+  const std::string flat = write("flat.toml", "grace-first = \"5s\"\n");
+  EXPECT_EQ(error_of({"--config", flat}), "");
+  EXPECT_EQ(first_grace_, std::chrono::seconds(5));
+  const std::string unknown = write("unknown.toml", "[grace]\n\nfrist = \"3s\"\n");
+  EXPECT_THAT(error_of({"--config", unknown}),
+              HasSubstr("unknown.toml:3: unknown key 'grace-frist', did you mean '--grace-first'"));
+  const std::string value = write("value.toml", "[grace]\nfirst = 3\n");
+  EXPECT_THAT(error_of({"--config", value}), HasSubstr("value.toml:2: grace-first: '3' has no unit"));
+  const std::string other = write("other.toml", "[graces]\nfirst = \"3s\"\n");
+  EXPECT_THAT(error_of({"--config", other}), HasSubstr("other.toml:1: unknown key 'graces'"));
+}
+
+TEST_F(CommandLineTest, AGroupOfOptionsHasAHeadingOfItsOwn) {
+  const std::string page = line_.help();
+  EXPECT_LT(page.find("--json FILE"), page.find("\nGRACE\n"));
+  EXPECT_LT(page.find("\nGRACE\n"), page.find("--grace-first"));
 }
 
 TEST_F(CommandLineFilesTest, MistakesInAConfigurationNameItsLine) {

@@ -18,6 +18,9 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import frames  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_S = 90  # a bound against hanging, not an expectation
 LEAVE_S = 10
@@ -119,6 +122,10 @@ class Hosts:
         """As if somebody pulled the plug beyond the next switch: nothing arrives, and nobody is told."""
         self.links.run_tool("ip", "-n", self.network.switch, "link", "set", f"port{host}", "nomaster")
 
+    def take_down(self, host: int) -> None:
+        """The host's own interface; its kernel forgets the way, the others are told nothing."""
+        self.links.run_tool("ip", "-n", self.network.hosts[host], "link", "set", "eth0", "down")
+
     def mend(self, host: int) -> None:
         self.links.run_tool("ip", "-n", self.network.switch, "link", "set", f"port{host}", "master", "bridge")
         self.shape(host, self.rate_bps)
@@ -178,6 +185,58 @@ class Proxy:
         with self.mutex:
             for each in self.sockets:
                 each.close()
+
+
+class LyingLine(Proxy):
+    """In front of a sound node, and makes a liar of it: what the node says in a round's shards is passed on frame by
+    frame, until one of them is replaced by whatever `lie` makes of it: amid a round, once on each connection there is."""
+
+    def __init__(self, target: str) -> None:
+        self.lie = None  # from a Frame to the bytes that are sent in its place
+        self.kind = frames.CONTRIBUTION
+        self.amid = 2  # at the how manieth frame of that kind in a round
+        self.told: list[int] = []  # the rounds in which it lied
+        self.changed = threading.Condition()
+        super().__init__(target)
+
+    def pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        if source.getpeername() != self.target:
+            return super().pass_on(source, sink)
+        try:
+            self.pass_frames_on(source, sink)
+        except OSError:
+            pass
+        for each in (source, sink):
+            try:
+                each.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        return None
+
+    def pass_frames_on(self, source: socket.socket, sink: socket.socket) -> None:
+        round_ = shards = 0
+        lied = self.lie is not None  # only those who knew it as an honest member
+        while frame := frames.Frame.receive(source):
+            words = frame.bytes()
+            if frame.kind == self.kind:
+                shards = shards + 1 if frame.get("round") == round_ else 1
+                round_ = frame.get("round")
+                if self.lie is not None and not lied and shards == self.amid:
+                    words = self.lie(frame)
+                    lied = True
+                    with self.changed:
+                        self.told.append(round_)
+                        self.changed.notify_all()
+            if not words:
+                return
+            sink.sendall(words)
+
+    def wait_until_told(self) -> int:
+        """The round in which it lied first."""
+        with self.changed:
+            if not self.changed.wait_for(lambda: self.told, PATIENCE_S):
+                raise AssertionError("there was no occasion to lie")
+            return self.told[0]
 
 
 # ---- members
@@ -263,6 +322,15 @@ class Member:
     def rounds(self) -> list[Round]:
         with self.changed:
             return [Round(event) for event in self.events if event["event"] == "round"]
+
+    def rounds_after(self, epoch: int, count: int) -> list[Round]:
+        """The next so many in which it took part, whatever their numbers."""
+        def found() -> list[Round]:
+            return [Round(event) for event in self.events if event["event"] == "round" and event["epoch"] > epoch]
+        with self.changed:
+            if not self.changed.wait_for(lambda: len(found()) >= count or self.closed, PATIENCE_S) or self.closed:
+                raise AssertionError(f"no {count} rounds after epoch {epoch} came from {self.name}\n{self.tail()}")
+            return found()[:count]
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)

@@ -24,6 +24,8 @@
 #include "engine/base/random.hpp"
 #include "engine/node/node.hpp"
 #include "tools/common/command_line.hpp"
+#include "tools/node/patience.hpp"
+#include "tools/node/peer_report.hpp"
 #include "tools/node/signals.hpp"
 #include "tools/node/text.hpp"
 
@@ -37,9 +39,11 @@ using tools::hexadecimal;
 constexpr Duration kMargin = std::chrono::seconds(10);
 // Every so long a member has worked through one more sample, until the round opens.
 constexpr Duration kSampleTime = std::chrono::milliseconds(250);
+constexpr std::size_t kNameDigits = 8;
 
 struct Options {
   NodeConfig node;
+  tools::PatienceSettings patience;
   std::string role = "miner";
   std::uint64_t elements = std::uint64_t{1} << 20U;
   std::uint64_t rounds = 0;  // 0: until it is asked to leave
@@ -137,25 +141,6 @@ std::uint64_t open_descriptors() {
   return count;
 }
 
-ordered_json json_of(const PeerReport& peer) {
-  ordered_json json = {{"peer", to_hex(peer.peer)},
-                       {"address", peer.address},
-                       {"cut_off", peer.cut_off},
-                       {"reason", peer.reason},
-                       {"evidence", peer.evidence},
-                       {"banned", peer.banned},
-                       {"contributions_in", peer.contributions_in},
-                       {"averages_in", peer.averages_in},
-                       {"times_resumed", peer.times_resumed},
-                       {"round_trip_ms", peer.round_trip_ms},
-                       {"first_shard_ms", peer.first_shard_ms},
-                       {"longest_gap_ms", peer.longest_gap_ms},
-                       {"rate_bytes_per_s", peer.rate_bytes_per_s},
-                       {"lag_ms", peer.lag_ms}};
-  json["digest"] = peer.digest ? ordered_json(hexadecimal(*peer.digest, 16)) : ordered_json();
-  return json;
-}
-
 ordered_json json_of(const RoundReport& report) {
   ordered_json json = {{"event", "round"},
                        {"epoch", report.epoch},
@@ -171,7 +156,7 @@ ordered_json json_of(const RoundReport& report) {
                        {"canceled", report.canceled},
                        {"error", report.error},
                        {"peers", ordered_json::array()}};
-  for (const PeerReport& peer : report.peers) json["peers"].push_back(json_of(peer));
+  for (const PeerReport& peer : report.peers) json["peers"].push_back(tools::document_of(peer, kNameDigits));
   return json;
 }
 
@@ -293,11 +278,13 @@ void add_options(tools::CommandLine& command_line, Options& options) {
   tools::add_text(app, "--transport", options.node.transport, "NAME", "auto, uring or uv.");
   tools::add_duration(app, "--round-timeout", options.node.round_timeout, "From a round's start to its deadline.");
   tools::add_duration(app, "--join-timeout", options.node.join_timeout, "How long to wait for the group.");
+  tools::add_patience_options(app, options.patience);
 }
 
 Status take_part(Options& options) {
   options.node.role = options.role == "client" ? Role::client : Role::miner;
   options.node.elements = options.elements;
+  options.node.patience = options.patience.patience();
   options.node.group_size = static_cast<std::uint32_t>(options.group_size);
   options.node.chunk_bytes = options.chunk_bytes;
   options.node.flows = static_cast<std::uint32_t>(options.flows);
@@ -314,7 +301,10 @@ Status take_part(Options& options) {
   if (!started) return started.error();
   Node& node = **started;
   const tools::SignalWatcher signals([&] { node.stop(); }, [] { std::_Exit(tools::kExitRuntime); });
-  say({{"event", "start"}, {"peer", to_hex(node.id())}, {"listen", node.listen_address()}, {"pid", getpid()}});
+  say({{"event", "start"},
+       {"peer", to_hex(node.id(), kNameDigits)},
+       {"listen", node.listen_address()},
+       {"pid", getpid()}});
   if (!options.joins) {
     if (auto waited = node.wait_for_group(); !waited) {
       return node.progress().left ? Status(Done{}) : Status(waited.error());
@@ -338,6 +328,7 @@ int run(int argc, const char* const* argv) {
   options.node.round_timeout = std::chrono::seconds(20);
   add_options(command_line, options);
   if (const auto code = command_line.parse(argc, argv)) return *code;
+  if (const auto status = tools::validate(options.patience); !status) return command_line.fail(status.error());
   if (const auto status = take_part(options); !status) return command_line.fail(status.error());
   return tools::kExitDone;
 }

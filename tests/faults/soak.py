@@ -45,9 +45,10 @@ ROUND_TIMEOUT_S = 20
 PATIENCE_S = 2 * ROUND_TIMEOUT_S + 30
 ELEMENTS = 1 << 22
 FIRST_SAMPLE = "150ms"  # what a round's work takes, so that a run lasts for many disturbances
-# The pool has a slab of 512 KiB per connection, by powers of two, and keeps them: 4 MiB more where the first tenth saw
-# few members. The rest is to stay within 1 MiB.
-MEMORY_GROWTH_BYTES = 5 << 20
+# The run begins with all members, and so with the pool as large as it gets: a slab of 512 KiB per connection. Memory is
+# touched for the first time in the first rounds, which are not counted; from there on it stays.
+WARM_UP_ROUNDS = 20
+MEMORY_GROWTH_BYTES = 1 << 20
 DESCRIPTOR_GROWTH = 20  # addresses being dialled; a leak would be one per kill
 NEWCOMERS = 0.3  # share of starts
 MID_ROUND = 0.7  # share of kills
@@ -72,9 +73,10 @@ class Soak:
         began = time.monotonic()
         self.group.members = [None] * MOST
         try:
-            for index in range(4):
-                self.group.start(index, "--group-size", "4", peers=list(range(MOST)))
+            for index in range(MOST):
+                self.group.start(index, "--group-size", str(MOST), peers=list(range(MOST)))
                 self.alive.add(index)
+            self.group.members[0].wait_for("round", members=MOST)
             self.disturb()
             return self.sum_up(time.monotonic() - began)
         finally:
@@ -200,6 +202,7 @@ class Soak:
         return {"seed": self.options.seed, "rounds": len(watched), "seconds": seconds, "kills": self.kills,
                 "starts": self.starts, "freezes": self.freezes, "members_least": min(sizes, default=0),
                 "members_most": max(sizes, default=0),
+                "resident_bytes_by_tenth": self.tenths(watched, lambda round_: round_.resident_bytes),
                 "round_seconds_median": statistics.median([r.seconds for r in watched] or [0]),
                 "round_seconds_most": max((r.seconds for _, r in rounds), default=0), "memory_growth_bytes": memory,
                 "descriptor_growth": descriptors, "reports": len(rounds),
@@ -233,13 +236,16 @@ class Soak:
                         self.problems.append(f"{one.name} and {other.name} differ in epoch {epoch}")
 
     @staticmethod
-    def growth(rounds: list, value) -> int:
+    def tenths(rounds: list, value) -> list[int]:
+        """The medians of ten stretches of the run."""
+        values = [value(round_) for round_ in rounds if not round_.error][WARM_UP_ROUNDS:]
+        bounds = [len(values) * tenth // 10 for tenth in range(11)]
+        return [int(statistics.median(values[begin:end])) for begin, end in zip(bounds, bounds[1:]) if end > begin]
+
+    def growth(self, rounds: list, value) -> int:
         """From the first tenth to the last."""
-        tenth = max(1, len(rounds) // 10)
-        values = [value(round_) for round_ in rounds if not round_.error]
-        if len(values) < 2:
-            return 0
-        return int(statistics.median(values[-tenth:]) - statistics.median(values[:tenth]))
+        tenths = self.tenths(rounds, value)
+        return tenths[-1] - tenths[0] if tenths else 0
 
     def tails(self) -> str:
         return "\n".join(self.group.members[index].tail() for index in sorted(self.alive))

@@ -126,6 +126,9 @@ class NodeTest(BadInput):
         self.write("wrong_type.toml", b"steps = 2024-01-01\n")
         self.write("wrong_word.toml", b'\nsteps = "many"\n')
         self.write("broken.toml", b"steps =\n")
+        self.write("patience.toml", b'steps = 3\n[patience]\nstal-grace = "3s"\n')
+        self.write("unit.toml", b"[patience]\n\nstall-grace = 3\n")
+        self.write("window.toml", b'[patience]\nstall-grace = "3s"\n')
         self.write("empty.txt", b"")
         self.write("short.txt", b"short")
         self.write("noise.pt", os.urandom(3000))
@@ -169,6 +172,26 @@ class NodeTest(BadInput):
             (here + "--target-batch 1 --group-size 2", USAGE, ["--target-batch", "'1'", "at least 2"]),
             (here + "--round-timeout 1ms", USAGE, ["round-timeout", "'1ms'", "10ms to 24h"]),
             (here + "--chunk-bytes 3K", USAGE, ["--chunk-bytes", "'3072'", "power of two"]),
+            (here + "--config patience.toml", USAGE, ["patience.toml:3", "'patience-stal-grace'", "stall-grace"]),
+            (here + "--config unit.toml", USAGE, ["unit.toml:3", "stall-grace", "'3'", "2s"]),
+            (here + "--config window.toml", USAGE, ["--patience-window", "4", "twice stall-grace"]),
+            (here + "--patience-stall-grace 0s", USAGE, ["--patience-stall-grace", "0", "more than 0"]),
+            (here + "--patience-stall-grace soon", USAGE, ["--patience-stall-grace", "'soon'", "2s"]),
+            (here + "--patience-first-shard-grace 1s", USAGE, ["--patience-first-shard-grace", "1", "stall-grace"]),
+            (here + "--patience-lag-floor 2s", USAGE, ["--patience-lag-floor", "2", "more than stall-grace"]),
+            (here + "--patience-lag-ceiling 2s", USAGE, ["--patience-lag-ceiling", "2", "lag-floor or more"]),
+            (here + "--patience-slack 0.5", USAGE, ["--patience-slack", "0.5", "1 or more"]),
+            (here + "--patience-mads -1", USAGE, ["--patience-mads", "-1"]),
+            (here + "--patience-minimum-rate 100", USAGE, ["--patience-minimum-rate", "'100'", "200Mbps"]),
+            (here + "--patience-waiting-share 0", USAGE, ["--patience-waiting-share", "0", "more than 0"]),
+            (here + "--patience-announced-margin 0.5", USAGE, ["--patience-announced-margin", "0.5", "1 or more"]),
+            (here + "--patience-tick 1s", USAGE, ["--patience-tick", "1", "stall-grace"]),
+            (here + "--patience-pulse-interval 1s", USAGE, ["--patience-pulse-interval", "'1s'", "eighth"]),
+            (here + "--patience-linger-floor 1s", USAGE, ["--patience-linger-floor", "'1s'", "at least stall-grace"]),
+            (here + "--patience-reduce-by-fraction 1", USAGE, ["--patience-reduce-by-fraction", "'1'", "less than 1"]),
+            (here + "--patience-settle-by-fraction 0.5", USAGE,
+             ["--patience-settle-by-fraction", "'0.5'", "at least reduce-by-fraction"]),
+            (here + "--patience-minority-patience 25h", USAGE, ["--patience-minority-patience", "'25h'", "up to 24h"]),
             (here + "--json not-there/a.json", USAGE, ["--json", "'not-there/a.json'", "directory"]),
             (here + f"--steps 1 --peer {nobody} --join-timeout 2s", RUNTIME,
              ["1 of 2 members", "join-timeout", nobody, "check that they run"]),
@@ -271,12 +294,20 @@ class NodeTest(BadInput):
         two = self.start_node(second, [first], *settings, "--json", "two.json")
         for stranger in crowd:
             self.assertTrue(is_closed_by_the_node(stranger))
-            one.wait_for(line_about(stranger))
         one.wait_for("^epoch", 2)
-        visit()  # in the middle of the training, too
+        noisy = [connect() for _ in range(50)]  # in the middle of the training, too
+        for stranger in noisy:
+            stranger.sendall(os.urandom(4096))
+            self.assertTrue(is_closed_by_the_node(stranger))
         for node in (one, two):
             self.assertEqual(node.exit_code(), DONE, node.text())
             self.assertNotIn(" lost: ", node.text())
+        # A few of them by name, all others in a count: within the interval, or when the node leaves.
+        about = [line for line in one.lines if re.search("hello|not the Papilio protocol|not the protocol", line)]
+        counted = sum(int(found.group(1)) for line in about if (found := re.search(" ([0-9]+) more connections", line)))
+        by_name = sum(1 for line in about if "connection closed: " in line)
+        self.assertEqual(counted + by_name, 200 + 1 + 50 + 2, one.text())
+        self.assertLess(by_name, 40)
         documents = [self.document("one.json"), self.document("two.json")]
         self.assertEqual(documents[0]["model_digest"], documents[1]["model_digest"])
         for document in documents:

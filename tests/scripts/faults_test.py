@@ -2,9 +2,11 @@
 """Real processes, real faults: five members average, one of them (or its line) is struck in the middle of a round, and
 the others have to finish that round by its deadline with the same values, say who it was and what was wrong, blame
 nobody else, and go on. Every element of every result is checked by the members themselves.
-Usage: faults_test.py FAULT-MEMBER [TEST...]. With network namespaces (root) each member has a line of its own; without
-them all share loopback, and the test says which faults it leaves out."""
+Usage: faults_test.py [--freeze SECONDS] FAULT-MEMBER [TEST...]. With network namespaces (root) each member has a line of
+its own; without them all share loopback, and the test says which faults it leaves out. --freeze: for how long the frozen
+member stays frozen while the others go on: 6 s, or as long as you like."""
 
+import argparse
 import os
 import signal
 import socket
@@ -12,14 +14,26 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 import unittest
 from pathlib import Path
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "faults"))
+import frames  # noqa: E402
 import harness  # noqa: E402
 
-PROGRAM = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else ""
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--freeze", type=float, default=6.0, metavar="SECONDS")
+    parser.add_argument("program", nargs="?", default="")
+    parser.add_argument("tests", nargs="*")
+    return parser.parse_args()
+
+
+OPTIONS = parse_options()
+PROGRAM = os.path.abspath(OPTIONS.program) if OPTIONS.program else ""
 NO_NAMESPACES = harness.why_no_namespaces()
 MEMBERS = 5
 ROUND_TIMEOUT_S = 30
@@ -27,7 +41,7 @@ RATE_BPS = 200e6
 LINE_ELEMENTS = 3 << 20      # a round of 0.8 s at that rate
 LOOPBACK_ELEMENTS = 8 << 20  # long enough to be struck
 SLOW = {"slow", "never-started", "condemned"}
-NEED_LINES = ("test_plug_pulled", "test_a_line_of_1_mbit")
+NEED_LINES = ("test_plug_pulled", "test_link_down", "test_a_line_of_1_mbit")
 BAD_LINE = SLOW | {"not-done"}  # where the others had everything already, and it had not
 
 
@@ -141,6 +155,28 @@ class FaultsTest(unittest.TestCase):
             self.assertEqual(round_.local_chunks, 0, "its part goes to a successor")
         self.expect_training_goes_on(live, victim.peer(), after=rounds[0].epoch)
 
+    def test_a_reducer_killed_amid_its_averages(self) -> None:
+        """At the moment when the first average of its part is on its way to one of the others."""
+        group, line = self.behind(harness.LyingLine, MEMBERS - 1)
+        victim, live = group.members[-1], group.members[:-1]
+        for member in group.members:
+            self.assertEqual(member.round(0).cut_off(), {})
+
+        def strike(frame: frames.Frame) -> bytes:
+            victim.kill()
+            return frame.bytes()
+        line.kind, line.amid = frames.AVERAGE, 1
+        line.lie = strike
+        epoch = line.wait_until_told() - 1
+        rounds = [member.round(epoch) for member in live]
+        self.assert_agreement(rounds)
+        for member, round_ in zip(live, rounds):
+            self.assertEqual(round_.local_chunks, 0, "what one has goes to the others, the rest to a successor")
+            self.assertEqual(set(round_.cut_off()), {victim.peer()}, member.tail())
+            self.assertIn(round_.of(victim.peer())["reason"], {"connection-lost", "condemned"})
+            self.assertLessEqual(round_.banned(), {victim.peer()})
+        self.expect_training_goes_on(live, victim.peer(), after=epoch)
+
     def test_a_client_killed(self) -> None:
         group = self.five()
         for index in range(MEMBERS):
@@ -157,15 +193,20 @@ class FaultsTest(unittest.TestCase):
         self.middle_of_a_round(group)
         victim, live = group.members[2], group.others(group.members[2])
         victim.freeze()
+        thaw_at = time.monotonic() + OPTIONS.freeze
         rounds = self.expect_cut_off(live, victim.peer(), SLOW, rounds_until=2)
         named = [entry for round_ in rounds if (entry := round_.of(victim.peer())) is not None]
         if named:  # struck between two rounds, it is not in the next
             self.assertTrue(any(entry["evidence"] for entry in named), "nobody gives evidence")
         self.expect_training_goes_on(live, victim.peer(), after=rounds[0].epoch)
-        epoch = live[0].rounds()[-1].epoch
+        epoch = rounds[0].epoch + 2
+        while time.monotonic() < thaw_at:
+            self.expect_training_goes_on(live, victim.peer(), after=epoch, count=1)
+            epoch += 1
         victim.thaw()
         own = victim.round(1)  # ends for it as well, with what it has
-        self.assertEqual(own.wrong, 0)
+        self.assertEqual((own.error, own.wrong), ("", 0))
+        self.assertEqual(own.banned(), set(), "who was away itself bans nobody")
         victim.wait_for_log("refuses this node: banned until|is banned here until|joined from")
         self.expect_training_goes_on(live, victim.peer(), after=epoch)
 
@@ -224,10 +265,23 @@ class FaultsTest(unittest.TestCase):
         survivor = group.members[0]
         for member in group.others(survivor):
             member.kill()
-        last = survivor.round(1)
-        self.assert_right(last)
-        alone = survivor.round(2 if last.cut_off() else 3)
-        self.assert_right(alone)
+        killed = {member.peer() for member in group.others(survivor)}
+        epoch, named = 1, set()
+        while named != killed and epoch < 4:  # some may have been through with a round in which others were struck
+            round_ = survivor.round(epoch)
+            self.assert_right(round_)
+            for each in round_.cut_off().values():
+                self.assertIn(each["reason"], {"connection-lost", "condemned"}, survivor.tail())
+            named |= set(round_.cut_off())
+            if round_.members == 1:
+                break
+            epoch += 1
+        self.assertTrue(named, "nobody is named")
+        self.assertLessEqual(named, killed)
+        for each in range(epoch + 1, epoch + 3):  # training goes on alone
+            alone = survivor.round(each)
+            self.assert_right(alone)
+            self.assertEqual((alone.members, alone.cut_off()), (1, {}))
 
     def test_one_that_never_calls(self) -> None:
         group = self.five()
@@ -239,6 +293,17 @@ class FaultsTest(unittest.TestCase):
         for round_ in rounds:
             self.assertEqual(round_.local_chunks, 0, "its part goes to a successor")
         self.expect_training_goes_on(live, idle.peer(), after=1)
+
+    def test_patience_is_as_configured(self) -> None:
+        group = self.start(harness.Loopback(MEMBERS), LOOPBACK_ELEMENTS)
+        for index in range(MEMBERS):
+            group.start(index, "--patience-first-shard-grace", "2500ms",
+                        *(("--idle-from", "1") if index == 3 else ()))
+        idle, live = group.members[3], group.others(group.members[3])
+        idle.wait_for("idle")
+        rounds = self.expect_cut_off(live, idle.peer(), SLOW)
+        said = [round_.of(idle.peer())["evidence"] for round_ in rounds]
+        self.assertTrue(any("no shard within 2.5 s" in each for each in said), said)
 
     def test_strangers_with_bad_manners(self) -> None:
         """Whoever is not a member cannot disturb a round."""
@@ -266,10 +331,10 @@ class FaultsTest(unittest.TestCase):
 
     # ---- faults of lines
 
-    def behind_a_proxy(self, index: int) -> tuple[harness.Group, harness.Proxy]:
+    def behind(self, kind: type[harness.Proxy], index: int) -> tuple[harness.Group, harness.Proxy]:
         """On loopback; all that one member says and hears goes through the proxy."""
         group = self.start(harness.Loopback(MEMBERS), LOOPBACK_ELEMENTS)
-        proxy = harness.Proxy(group.place.addresses[index])
+        proxy = kind(group.place.addresses[index])
         self.addCleanup(proxy.close)
         group.reached_at[index] = proxy.address
         for each in range(MEMBERS):
@@ -277,7 +342,7 @@ class FaultsTest(unittest.TestCase):
         return group, proxy
 
     def test_one_shard_a_second(self) -> None:
-        group, proxy = self.behind_a_proxy(4)
+        group, proxy = self.behind(harness.Proxy, 4)
         self.middle_of_a_round(group)
         proxy.drip_bytes = 64 << 10
         victim, live = group.members[4], group.members[:4]
@@ -285,7 +350,7 @@ class FaultsTest(unittest.TestCase):
         self.expect_training_goes_on(live, victim.peer(), after=rounds[0].epoch)
 
     def test_damaged_bytes(self) -> None:
-        group, proxy = self.behind_a_proxy(4)
+        group, proxy = self.behind(harness.Proxy, 4)
         self.middle_of_a_round(group)
         proxy.to_damage = 1
         victim = group.members[4]
@@ -311,6 +376,18 @@ class FaultsTest(unittest.TestCase):
         self.assertEqual(own.banned(), set(), "who was cut off itself bans nobody")
         self.expect_training_goes_on(live, victim.peer(), after=rounds[0].epoch)
 
+    def test_link_down(self) -> None:
+        group = self.five()
+        group.start_all()
+        self.middle_of_a_round(group)
+        victim, live = group.members[2], group.others(group.members[2])
+        group.place.take_down(2)
+        rounds = self.expect_cut_off(live, victim.peer(), BAD_LINE, rounds_until=2)
+        own = victim.round(1)
+        self.assert_right(own)
+        self.assertEqual(own.banned(), set(), "who was cut off itself bans nobody")
+        self.expect_training_goes_on(live, victim.peer(), after=rounds[0].epoch)
+
     def test_a_line_of_1_mbit(self) -> None:
         group = self.five()
         group.start_all()
@@ -326,7 +403,7 @@ def main() -> int:
         return 0  # nothing to strike
     if NO_NAMESPACES:
         print(f"no lines of their own ({NO_NAMESPACES}): left out: {', '.join(NEED_LINES)}", file=sys.stderr)
-    names = sys.argv[2:] or unittest.defaultTestLoader.getTestCaseNames(FaultsTest)
+    names = OPTIONS.tests or unittest.defaultTestLoader.getTestCaseNames(FaultsTest)
     tests = unittest.TestSuite(FaultsTest(name) for name in names if not (NO_NAMESPACES and name in NEED_LINES))
     return 0 if unittest.TextTestRunner(verbosity=2).run(tests).wasSuccessful() else 1
 

@@ -181,7 +181,16 @@ training::RoundLine example_round(std::uint64_t epoch, double loss) {
   line.members = 4;
   line.coverage = 0.75;
   line.model_digest = 0xabc;
-  line.cut_off.push_back({PeerId{{0xde, 0xad}}, "connection lost"});
+  line.peers.resize(2);
+  line.peers[0].peer = PeerId{{0xde, 0xad}};
+  line.peers[0].cut_off = true;
+  line.peers[0].reason = "slow";
+  line.peers[0].evidence = "31 kB/s";
+  line.peers[0].lag_ms = 3200;
+  line.peers[0].limit_ms = 3000;
+  line.peers[1].peer = PeerId{{0xbe, 0xef}};
+  line.peers[1].round_trip_ms = 0.5;
+  line.cut_off.push_back(line.peers[0]);
   return line;
 }
 
@@ -208,7 +217,13 @@ TEST(Outcome, TellsTheContract) {
   EXPECT_EQ(document["out_of_sync"], 2);
   EXPECT_EQ(document["rounds"][1]["epoch"], 4);
   EXPECT_EQ(document["rounds"][1]["coverage"], 0.75);
-  EXPECT_EQ(document["rounds"][1]["cut_off"][0]["reason"], "connection lost");
+  EXPECT_EQ(document["rounds"][1]["cut_off"][0]["reason"], "slow");
+  EXPECT_EQ(document["rounds"][0]["cut_off"][0]["evidence"], "31 kB/s");
+  EXPECT_EQ(document["rounds"][1]["cut_off"][0]["lag_ms"], 3200);
+  EXPECT_TRUE(document["rounds"][1]["cut_off"][0]["round_trip_ms"].is_null()) << "never measured";
+  ASSERT_EQ(document["peers"].size(), 2U) << "of the last round";
+  EXPECT_EQ(document["peers"][1]["round_trip_ms"], 0.5);
+  EXPECT_EQ(document["peers"][1]["cut_off"], false);
   EXPECT_THAT(document["rounds"][1]["cut_off"][0]["peer"].get<std::string>(), ::testing::StartsWith("dead"));
   EXPECT_FALSE(document.contains("error"));
 }
@@ -216,7 +231,7 @@ TEST(Outcome, TellsTheContract) {
 TEST(Display, ALineNamesWhoWasCutOff) {
   const std::string text = round_text(example_round(3, 4.5));
   for (const char* part :
-       {"epoch    3", "loss 4.5000", "samples 16/64", "members 4", "coverage 75%", "dead0000 (connection lost)"}) {
+       {"epoch    3", "loss 4.5000", "samples 16/64", "members 4", "coverage 75%", "dead0000 (slow: 31 kB/s)"}) {
     EXPECT_THAT(text, HasSubstr(part));
   }
 }

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +14,7 @@
 
 #include "engine/node/node.hpp"
 #include "engine/training/trainer.hpp"
+#include "kernels/ops.h"
 
 namespace papilio::training {
 namespace {
@@ -53,7 +56,8 @@ struct Member {
 };
 
 // The first node listens on a port that the system chooses; every later one dials all before it.
-std::vector<Member> start_group(std::uint32_t count, const std::string& transport, bool last_is_client) {
+std::vector<Member> start_group(std::uint32_t count, const std::string& transport, bool last_is_client,
+                                const std::string& codec = "fp32") {
   std::vector<Member> members(count);
   std::vector<std::string> addresses;
   for (std::uint32_t slot = 0; slot < count; ++slot) {
@@ -68,6 +72,7 @@ std::vector<Member> start_group(std::uint32_t count, const std::string& transpor
     config.elements = members[slot].learner->gradient().size();
     config.target_batch = kBatch;
     config.transport = transport;
+    config.codec = codec;
     auto node = Node::start(config);
     EXPECT_TRUE(node.ok()) << node.error().message;
     if (!node) return {};
@@ -77,13 +82,13 @@ std::vector<Member> start_group(std::uint32_t count, const std::string& transpor
   return members;
 }
 
-void train_together(std::vector<Member>& members, const std::vector<Share>& shares) {
+void train_together(std::vector<Member>& members, const std::vector<Share>& shares, std::uint64_t steps = kSteps) {
   std::vector<std::thread> threads;
   for (std::uint32_t slot = 0; slot < members.size(); ++slot) {
     threads.emplace_back([&, slot] {
       Member& member = members[slot];
       const auto count = static_cast<std::uint32_t>(members.size());
-      TrainerSettings settings{.steps = kSteps,
+      TrainerSettings settings{.steps = steps,
                                .target_batch = kBatch,
                                .micro_batch = 4,
                                .seed = 3,
@@ -169,6 +174,58 @@ TEST_P(RealNodes, TwoThreeFiveAndEight) {
   for (const std::uint32_t count : {2U, 3U, 5U, 8U}) {
     SCOPED_TRACE(count);
     expect_group_follows_single_process(start_group(count, GetParam(), false), {});
+  }
+}
+
+// The mean loss of the group over the last fifth of its rounds: single rounds scatter with their samples.
+double final_loss(const std::string& transport, const std::string& codec, std::uint64_t steps) {
+  std::vector<Member> members = start_group(4, transport, false, codec);
+  train_together(members, {}, steps);
+  double sum = 0;
+  const std::uint64_t last = steps / 5;
+  for (std::uint64_t round = steps - last; round < steps; ++round) sum += group_loss(members, round);
+  for (const Member& member : members) {
+    EXPECT_EQ(member.learner->digest(), members[0].learner->digest()) << codec;
+    for (const RoundLine& line : member.recorder.lines) EXPECT_EQ(line.local_chunks, 0U);
+  }
+  return sum / static_cast<double>(last);
+}
+
+TEST_P(RealNodes, EncodedGradientsReachTheLossOfExactOnes) {
+  constexpr std::uint64_t kManySteps = 120;
+  const double exact = final_loss(GetParam(), "fp32", kManySteps);
+  EXPECT_LT(exact, 0.8 * std::log(static_cast<double>(corpus().symbols().size())));  // it learns
+  for (const char* codec : {"int8", "int8+zstd", "bf16"}) {
+    EXPECT_NEAR(final_loss(GetParam(), codec, kManySteps), exact, 0.02 * exact) << codec;
+  }
+}
+
+// The stated bounds hold on a real gradient, whose blocks are far from alike.
+TEST(RealGradients, AreWithinTheCodecsBounds) {
+  const auto learner = make_learner();
+  const Sampler sampler(3, corpus().windows(), kBatch, 0, 1, share_of(kBatch, 0, 1));
+  std::vector<std::int64_t> inputs(kContext), targets(kContext);
+  for (std::uint64_t row = 0; row < 8; ++row) {
+    corpus().window(sampler.offset(sampler.index(0, row)), inputs, targets);
+    ASSERT_TRUE(learner->accumulate(inputs, targets, 1).ok());
+  }
+  const std::span<const float> gradient = learner->gradient();
+  for (const kernels::Codec codec : kernels::kCodecs) {
+    std::vector<std::byte> bytes(kernels::encoded_bytes(codec, gradient.size()));
+    std::vector<float> decoded(gradient.size());
+    kernels::encode(codec, gradient, bytes);
+    ASSERT_EQ(kernels::decode(codec, bytes, decoded, std::numeric_limits<float>::max()), kernels::NumberFault::none);
+    std::uint64_t beyond = 0;
+    for (std::size_t begin = 0; begin < gradient.size(); begin += kernels::kInt8Block) {
+      const std::size_t end = std::min(begin + kernels::kInt8Block, gradient.size());
+      float largest = 0;
+      for (std::size_t i = begin; i < end; ++i) largest = std::max(largest, std::abs(gradient[i]));
+      for (std::size_t i = begin; i < end; ++i) {
+        const double error = std::abs(static_cast<double>(decoded[i]) - static_cast<double>(gradient[i]));
+        beyond += error <= kernels::error_bound(codec, gradient[i], largest) ? 0U : 1U;
+      }
+    }
+    EXPECT_EQ(beyond, 0U) << kernels::to_string(codec);
   }
 }
 

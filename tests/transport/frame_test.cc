@@ -65,7 +65,12 @@ std::vector<Header> every_header() {
           Goodbye{"done"},
           Progress{.epoch = 1, .samples = 2, .total_samples = 3, .digest_epoch = 4, .model_digest = 5},
           propose(2),
-          Contribution{.round = 5, .checksum = 0xfeedU, .chunk = 6, .weight = 1.5F, .codec = Codec::int8},
+          Contribution{.round = 5,
+                       .checksum = 0xfeedU,
+                       .chunk = 6,
+                       .weight = 1.5F,
+                       .codec = Codec::int8,
+                       .compression = Compression::zstd},
           Average{.round = 5,
                   .checksum = 0xbeefU,
                   .coverage = ~Coverage{0},
@@ -73,7 +78,9 @@ std::vector<Header> every_header() {
                   .total_weight = 64,
                   .codec = Codec::bf16,
                   .model = 77,
-                  .group = ~std::uint64_t{0}},
+                  .group = ~std::uint64_t{0},
+                  .reducer = 63,
+                  .compression = Compression::zstd},
           Done{~RoundId{0}, 5},
           Ready{16},
           ack(),
@@ -165,6 +172,8 @@ TEST(Frame, EveryFieldComesBack) {
   EXPECT_EQ(average.chunk, ~ChunkIndex{0});
   EXPECT_EQ(average.total_weight, 64);
   EXPECT_EQ(average.codec, Codec::bf16);
+  EXPECT_EQ(average.reducer, 63U);
+  EXPECT_EQ(average.compression, Compression::zstd);
   EXPECT_EQ(average.model, 77U);
   EXPECT_EQ(average.group, ~std::uint64_t{0});
   const auto contribution = std::get<Contribution>(parse(every_header()[5]));
@@ -173,6 +182,7 @@ TEST(Frame, EveryFieldComesBack) {
   EXPECT_EQ(contribution.chunk, 6U);
   EXPECT_EQ(contribution.weight, 1.5F);
   EXPECT_EQ(contribution.codec, Codec::int8);
+  EXPECT_EQ(contribution.compression, Compression::zstd);
 }
 
 TEST(Frame, TheTypeIsTheAlternative) {
@@ -318,6 +328,8 @@ TEST(Frame, FieldsOutOfRangeAreRefusedThoughTheChecksumIsRight) {
 
   EXPECT_EQ(fault(Contribution{.codec = static_cast<Codec>(4)}), FrameFault::bad_table);
   EXPECT_EQ(fault(Average{.codec = static_cast<Codec>(255)}), FrameFault::bad_table);
+  EXPECT_EQ(fault(Contribution{.compression = static_cast<Compression>(2)}), FrameFault::bad_table);
+  EXPECT_EQ(fault(Average{.compression = static_cast<Compression>(255)}), FrameFault::bad_table);
   // A reason that this build does not know is still a refusal.
   const Header unknown = Refusal{.reason = static_cast<RefusalReason>(200), .detail = "new"};
   const ParsedHeader parsed = parse_frame_header(encode(unknown));

@@ -24,7 +24,8 @@ namespace papilio::tools {
 namespace {
 
 constexpr std::size_t kPageWidth = 80;
-constexpr std::size_t kIndent = 7;  // as man(1) does
+constexpr std::size_t kIndent = 7;              // as man(1) does
+constexpr const char* kPlainGroup = "Options";  // CLI11's name for it
 
 // Fills paragraphs to the page's width. Lines that start with a space are kept as they are.
 std::string wrap(std::string_view text, std::size_t indent) {
@@ -83,6 +84,34 @@ std::string join(const std::vector<std::string>& parts, std::string_view separat
     result += part;
   }
   return result;
+}
+
+std::string upper_case(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char each) { return std::toupper(each); });
+  return text;
+}
+
+using Keys = std::vector<std::pair<std::string, const toml::node*>>;
+
+// A table is a group of options: its keys stand for --TABLE-KEY.
+Keys keys_of(const toml::table& table, const CLI::App& app) {
+  const std::vector<const CLI::Option*> options = app.get_options();
+  const auto is_group = [&](const std::string& name) {
+    return std::any_of(options.begin(), options.end(), [&](const CLI::Option* each) {
+      return upper_case(each->get_group()) == upper_case(name) && each->get_group() != kPlainGroup;
+    });
+  };
+  Keys keys;
+  for (const auto& [key, node] : table) {
+    const std::string name(key.str());
+    const toml::table* const group = node.as_table();
+    if (group == nullptr || !is_group(name)) {
+      keys.emplace_back(name, &node);
+      continue;
+    }
+    for (const auto& [inner_key, inner] : *group) keys.emplace_back(name + "-" + std::string(inner_key.str()), &inner);
+  }
+  return keys;
 }
 
 bool is_flag(std::string_view argument, std::string_view name) {
@@ -155,9 +184,20 @@ class CommandLine::ManualFormatter : public CLI::Formatter {
     return text + "\n" + wrap("Each command has a page of its own: COMMAND --help.", kIndent);
   }
 
+  // Those that were given a group of their own stand under its name, after all others.
   [[nodiscard]] static std::string options_of(const CLI::App* app) {
     std::string text;
+    for (const std::string& group : app->get_groups()) {
+      if (group == kPlainGroup) text = options_of(app, group) + text;
+      if (group != kPlainGroup) text += "\n" + upper_case(group) + "\n" + options_of(app, group);
+    }
+    return text;
+  }
+
+  [[nodiscard]] static std::string options_of(const CLI::App* app, const std::string& group) {
+    std::string text;
     for (const CLI::Option* option : app->get_options()) {
+      if (option->get_group() != group) continue;
       std::string heading = option->get_name(option->get_positional(), true);
       std::replace(heading.begin(), heading.end(), ',', ' ');
       if (option->get_items_expected_max() != 0 && !option->get_type_name().empty())
@@ -279,8 +319,8 @@ Result<CommandLine::ConfigFile> CommandLine::read_config_file(const std::string&
   }
 
   ConfigFile config;
-  for (const auto& [key, node] : table) {
-    const std::string name(key.str());
+  for (const auto& [name, found] : keys_of(table, app_)) {
+    const toml::node& node = *found;
     const std::string flag = "--" + name;
     const std::string place = path + ":" + std::to_string(node.source().begin.line);
     const CLI::Option* option = app_.get_option_no_throw(flag);

@@ -47,7 +47,8 @@ class CommandLine {
   // A command such as `allreduce` of papilio-perf, with a page of its own. The shared options may follow it.
   CLI::App& add_command(const std::string& name, ManualPage page);
   // Adds --config FILE: a TOML file in which every option is a key of the same name without the dashes
-  // (`steps = 100`, `peer = ["127.0.0.1:7001"]`). What stands on the command line wins.
+  // (`steps = 100`, `peer = ["127.0.0.1:7001"]`), those of a group in a table of that name (`[patience]` and below it
+  // `stall-grace = "2s"` for --patience-stall-grace). What stands on the command line wins.
   void add_config_file();
 
   // Reads the arguments, sets up logging and checks that --json can be written. Returns the exit code to leave with at

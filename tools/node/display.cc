@@ -32,8 +32,10 @@ std::string round_text(const training::RoundLine& line) {
       line.epoch, line.loss, line.samples, line.global_samples, line.total_samples,
       human_duration(from_seconds(line.seconds)), human_size(static_cast<double>(line.bytes_sent)),
       human_size(static_cast<double>(line.bytes_received)), line.members, line.coverage * 100);
-  for (const auto& cut_off : line.cut_off)
-    text += fmt::format("  cut off {} ({})", to_hex(cut_off.peer), cut_off.reason);
+  for (const PeerReport& peer : line.cut_off) {
+    text += fmt::format("  cut off {} ({}{}{})", to_hex(peer.peer), peer.reason, peer.evidence.empty() ? "" : ": ",
+                        peer.evidence);
+  }
   return text;
 }
 

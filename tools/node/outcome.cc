@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "tools/node/peer_report.hpp"
 #include "tools/node/text.hpp"
 
 namespace papilio::tools {
@@ -11,11 +12,11 @@ namespace {
 
 using nlohmann::ordered_json;
 
+constexpr std::size_t kIdDigits = 64;
+
 ordered_json round_document(const training::RoundLine& line) {
   ordered_json cut_off = ordered_json::array();
-  for (const auto& entry : line.cut_off) {
-    cut_off.push_back({{"peer", to_hex(entry.peer, 64)}, {"reason", entry.reason}});
-  }
+  for (const PeerReport& peer : line.cut_off) cut_off.push_back(document_of(peer, kIdDigits));
   return {{"epoch", line.epoch},
           {"seconds", line.seconds},
           {"coverage", line.coverage},
@@ -45,6 +46,7 @@ void Outcome::set_node(std::string peer_id, std::string transport, std::uint64_t
 
 void Outcome::add_round(const training::RoundLine& line) {
   const std::lock_guard lock(mutex_);
+  if (!rounds_.empty()) rounds_.back().peers.clear();  // a long run has many rounds
   rounds_.push_back(line);
   model_digest_ = line.model_digest;
 }
@@ -76,6 +78,10 @@ ordered_json Outcome::document() const {
     sent += line.bytes_sent;
     received += line.bytes_received;
   }
+  ordered_json peers = ordered_json::array();
+  if (!rounds_.empty()) {
+    for (const PeerReport& peer : rounds_.back().peers) peers.push_back(document_of(peer, kIdDigits));
+  }
   const ordered_json nothing = nullptr;
   ordered_json document = {{"peer_id", peer_id_},
                            {"transport", transport_},
@@ -90,6 +96,7 @@ ordered_json Outcome::document() const {
                            {"bytes_received", received},
                            {"parameters", parameters_},
                            {"rounds", std::move(rounds)},
+                           {"peers", std::move(peers)},
                            {"in_agreement", in_agreement_},
                            {"in_sync", in_sync_},
                            {"out_of_sync", out_of_sync_}};

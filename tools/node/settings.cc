@@ -10,6 +10,7 @@
 #include <filesystem>
 
 #include "engine/base/limits.hpp"
+#include "engine/node/shard_coder.hpp"
 #include "tools/node/text.hpp"
 
 namespace papilio::tools {
@@ -127,6 +128,9 @@ ManualPage node_manual_page() {
       "and the coverage, which is the share of the members' gradients that the averages hold. Ctrl-C leaves the group "
       "cleanly; the others go on.\n"
       "\n"
+      "No round waits for anybody for long: who is late is cut off. The options under PATIENCE say how late that is; "
+      "docs/rounds.md and docs/timers.md tell what each costs and buys.\n"
+      "\n"
       "Peers that spoil rounds are banned for a while. `papilio-node bans --help` tells how to see whom, and to "
       "forgive.";
   page.examples = {"papilio-node --listen 127.0.0.1:7001 --peer 127.0.0.1:7002 --slot 0 &",
@@ -186,6 +190,9 @@ void add_node_options(CommandLine& command_line, NodeSettings& settings) {
   add_size(app, "--chunk-bytes", settings.chunk_bytes,
            "Unit that travels and is averaged, a power of two from 64K to 4M. 0: chosen to suit.");
   add_count(app, "--flows", settings.flows, 0, kMaximumFlows, "TCP connections per peer. 0: chosen to suit.");
+  add_choice(app, "--codec", settings.codec, node::format_choices(),
+             "What this node sends its shards in; it reads all of these. fp32 is exact; auto is whatever is fastest on "
+             "each link. What rounding takes is added to the next round's gradient.");
   add_duration(app, "--round-timeout", settings.round_timeout, "From a round's start to its deadline.");
   add_duration(app, "--connect-timeout", settings.connect_timeout, "For one connection to be made.");
   add_duration(app, "--join-timeout", settings.join_timeout, "Until the whole group is there.");
@@ -195,12 +202,14 @@ void add_node_options(CommandLine& command_line, NodeSettings& settings) {
              "sender is cut off. NaN and infinity are never averaged, whatever this says.");
   add_number(app, "--norm-limit", settings.norm_limit, 1, 1e6,
              "How many times the group's median norm is too much for --norm-policy.");
+  add_patience_options(app, settings.patience);
 }
 
 Status validate(NodeSettings& settings) {
   if (auto checked = validate_role(settings); !checked) return checked;
   if (auto checked = validate_group(settings); !checked) return checked;
   if (auto checked = validate_network(settings); !checked) return checked;
+  if (auto checked = validate(settings.patience); !checked) return checked;
   if (settings.learning_rate <= 0) return usage_error("--learning-rate: '0' learns nothing; write it like 2e-3");
   return make_state_directory(settings.state_dir);
 }
@@ -240,8 +249,10 @@ NodeConfig node_config_of(const NodeSettings& settings, Fingerprint fingerprint,
   config.round_timeout = settings.round_timeout;
   config.connect_timeout = settings.connect_timeout;
   config.join_timeout = settings.join_timeout;
+  config.codec = settings.codec;
   config.norm_policy = settings.norm_policy;
   config.norm_limit = settings.norm_limit;
+  config.patience = settings.patience.patience();
   return config;
 }
 

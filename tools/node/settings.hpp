@@ -14,6 +14,7 @@
 #include "engine/training/learner.hpp"
 #include "engine/training/trainer.hpp"
 #include "tools/common/command_line.hpp"
+#include "tools/node/patience.hpp"
 
 namespace papilio::tools {
 
@@ -45,6 +46,7 @@ struct NodeSettings {
   std::uint64_t rate_bps = 0;
   std::uint64_t chunk_bytes = 0;
   std::uint64_t flows = 0;
+  std::string codec = "fp32";
   Duration round_timeout = std::chrono::seconds(30);
   Duration connect_timeout = std::chrono::seconds(10);
   Duration join_timeout = std::chrono::seconds(120);
@@ -52,6 +54,9 @@ struct NodeSettings {
   // What is believed of others
   std::string norm_policy = "off";
   double norm_limit = 8;
+
+  // For whom rounds wait
+  PatienceSettings patience;
 
   static constexpr std::uint64_t kNoSlot = UINT64_MAX;
 };

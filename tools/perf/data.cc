@@ -54,10 +54,23 @@ void fill_inputs(std::span<float> values, std::uint32_t rank, std::uint32_t iter
   for (std::size_t i = 0; i < size; ++i) out[i] = input(seed, static_cast<std::uint32_t>(i));
 }
 
-std::uint64_t count_wrong(std::span<const float> values, std::span<const double> weights, std::uint32_t iteration) {
+CodecBound bound_of(kernels::Codec codec, bool error_feedback) {
+  CodecBound once;
+  switch (codec) {
+    case kernels::Codec::fp32: return {};
+    case kernels::Codec::bf16: once = {.relative = 0x1p-8, .absolute = 0x1p-134}; break;
+    case kernels::Codec::fp16: once = {.relative = 0x1p-11, .absolute = 0x1p-25}; break;
+    case kernels::Codec::int8: once = {.absolute = kernels::error_bound(codec, 1, 1)}; break;
+  }
+  const double carried = error_feedback ? once.relative + once.absolute : 0;
+  return {.relative = 2 * 1.01 * once.relative, .absolute = 2 * 1.01 * (once.absolute + carried)};
+}
+
+std::uint64_t count_wrong(std::span<const float> values, std::span<const double> weights, std::uint32_t iteration,
+                          const CodecBound& codec) {
   double total = 0;
   for (const double weight : weights) total += weight;
-  const double relative_bound = (static_cast<double>(weights.size()) + 2) * 0x1.0p-24;
+  const double relative_bound = (static_cast<double>(weights.size()) + 2) * 0x1.0p-24 + codec.relative;
   std::uint64_t wrong = 0;
   for (std::size_t begin = 0; begin < values.size(); begin += kBlock) {
     std::array<double, kBlock> sum{};
@@ -70,7 +83,7 @@ std::uint64_t count_wrong(std::span<const float> values, std::span<const double>
     const std::size_t size = std::min(kBlock, values.size() - begin);
     for (std::size_t i = 0; i < size; ++i) {
       const double error = std::fabs(static_cast<double>(values[begin + i]) - sum[i] / total);
-      wrong += error <= relative_bound * magnitude[i] / total ? 0U : 1U;
+      wrong += error <= relative_bound * magnitude[i] / total + codec.absolute ? 0U : 1U;
     }
   }
   return wrong;

@@ -46,6 +46,8 @@ Result<std::unique_ptr<Rank>> Rank::make(const WorldOptions& world, std::uint32_
   node::RoundDriverConfig rounds;
   rounds.self = mesh.self;
   rounds.order = world.order;
+  rounds.format = world.format;
+  rounds.error_feedback = world.error_feedback;
   if (world.borrow) rounds.borrow = *world.borrow;
   node::EngineEvents& events = *self;
   self->engine_ = std::make_unique<node::Engine>(*self->io_, mesh, rounds, events);
@@ -85,6 +87,7 @@ node::RoundSpec Rank::next_spec(std::uint64_t elements, bool everybody_alike) {
   spec.round = ++round_;
   spec.epoch = round_;
   spec.timeout = world_.timeout;
+  spec.exact = everybody_alike;
   double slowest = 0;
   for (std::uint32_t rank = 0; rank < world_.ranks; ++rank) {
     const bool reduces = everybody_alike || rank + world_.clients < world_.ranks;

@@ -25,6 +25,8 @@ struct WorldOptions {
   std::uint32_t clients = 0;                     // the last ranks reduce nothing
   core::RoundOrder order = core::RoundOrder::automatic;
   std::optional<node::Borrow> borrow;
+  node::FormatChoice format = node::ShardFormat{};
+  bool error_feedback = true;
   std::uint64_t socket_buffer_bytes = 0;         // 0: the engine's choice
   Duration timeout = std::chrono::seconds(120);  // of one round, and of connecting
 };

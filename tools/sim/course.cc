@@ -11,7 +11,7 @@ namespace papilio::sim {
 namespace {
 
 // Virtual time: until members that lost each other have dialled again, a dead handshake and the longest wait included.
-constexpr Duration kLinkPatience = std::chrono::seconds(25);
+constexpr Duration kLinkPatience = std::chrono::seconds(45);
 constexpr Duration kLeavePatience = std::chrono::seconds(3);
 constexpr Duration kChatterInterval = std::chrono::seconds(1);
 // Members that are well begin within a twentieth of the timeout, and a little later where they had to wait for the end
@@ -51,12 +51,16 @@ void World::link_up() {
   if (is_last && next_round_ > 0 && !actions_.empty()) return;  // let all mishaps happen, and end
   const auto missing = missing_link();
   if (!missing) {
+    link_missing_.reset();
     link_by_ = kNever;
     open_scheduled_ = true;
     return schedule(now() + scenario_.rounds[next_round_].pause,
                     {.kind = ActionKind::open_round, .index = next_round_});
   }
-  if (link_by_ == kNever) link_by_ = now() + kLinkPatience;
+  if (missing != link_missing_) {  // another one, or one that a ban excused until now
+    link_missing_ = missing;
+    link_by_ = now() + kLinkPatience;
+  }
   if (now() < link_by_) return chatter();
   fail("hosts " + std::to_string(missing->first) + " and " + std::to_string(missing->second) +
        " do not find each other, though nothing is in their way");
@@ -176,7 +180,10 @@ void World::note_disturbances(std::size_t index, RoundCheck& check) const {
       if (host >= other) continue;
       const bool both_clients = scenario_.hosts[host].client && scenario_.hosts[other].client;
       const bool are_strange = !both_clients && !links_.are_linked(host, other);
-      if (are_strange || links_.are_apart(host, other)) check.disturb_pair(host, other, now());
+      if (are_strange || links_.are_apart(host, other)) {
+        check.disturb_pair(host, other, now());
+        if (was_parted_) check.handle_partition();  // not all have found each other again
+      }
     }
   }
   for (std::size_t i = 0; i < byte_faults_.size(); ++i) {
@@ -237,7 +244,9 @@ void World::begin_round(std::uint32_t number, std::size_t index) {
   if (now() > round.opened + times(scenario_.timeout, kTooLate)) round.check->disturb_host(number, now());
   note("host %u begins round %zu", number, index + 1);
   const std::vector<float> gradient = draw_gradient(scenario_, number, index);
-  round.check->handle_begin(number, gradient, plan.weight);
+  round.check->handle_begin(number, gradient, plan.weight,
+                            {.codec = node::kernel_codec(scenario_.hosts[number].format.codec),
+                             .residual = host.engine().rounds().residual()});
   state.round = index;
   state.deadline = now() + scenario_.timeout;
   state.contributions_at_cut_off.assign(round.check->hosts().size(), -1);

@@ -38,6 +38,7 @@ std::string describe_network(const Scenario& scenario) {
          std::string(kBorrow[static_cast<std::size_t>(scenario.borrow)]) + " by reference; " +
          (scenario.averages_first ? "averages" : "contributions") + " first; " +
          (scenario.everybody_dials ? "everybody dials everybody" : "each dials those before it") +
+         (scenario.error_feedback ? "" : "; no error feedback") +
          (scenario.roster_keeps_dead ? "; rosters keep the dead" : "") + "\n";
 }
 
@@ -46,6 +47,7 @@ std::string describe_host(const HostPlan& host, std::size_t number) {
   if (host.stranger == Stranger::no) kind = host.client ? "client" : "miner";
   return "host " + std::to_string(number) + ": " + kind + ", up " + rate(host.up_bytes_per_s) + ", down " +
          rate(host.down_bytes_per_s) + ", flows " + std::to_string(host.flows) +
+         (host.format.is_plain() ? "" : ", sends " + to_string(host.format)) +
          (host.first_round > 0 ? ", started for round " + std::to_string(host.first_round + 1) : "") + "\n";
 }
 

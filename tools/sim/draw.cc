@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "engine/base/random.hpp"
+#include "engine/core/peer_timers.hpp"
 
 namespace papilio::sim {
 
@@ -31,6 +32,16 @@ void draw_network(Random& random, Scenario& scenario) {
   const std::uint64_t least_segment = std::max<std::uint64_t>(16, gradient_bytes * scenario.members / 512);
   network.largest_segment_bytes = std::max<std::uint64_t>(least_segment, log_uniform(random, 16, 65536));
   network.odd_segment_chance = random.chance(0.5) ? 0 : 0.5 * random.uniform();
+}
+
+// A connection carries its buffer per round trip. Nobody qualifies with one that this holds below the rate at which a
+// member is cut off for crawling.
+void widen_buffers(Scenario& scenario) {
+  transport::SimOptions& network = scenario.network;
+  const double least_rate = 2 * core::LatenessConfig{}.minimum_rate_bytes_per_s /
+                            static_cast<double>(std::max<std::uint32_t>(1, scenario.members - 1));
+  const double bytes = least_rate * 2 * to_seconds(network.latency + network.jitter);
+  network.buffer_bytes = std::max(network.buffer_bytes, std::bit_ceil(static_cast<std::size_t>(bytes)));
 }
 
 void draw_hosts(Random& random, Scenario& scenario) {
@@ -97,6 +108,19 @@ void draw_rounds(Random& random, Scenario& scenario, std::uint32_t rounds, Durat
   }
 }
 
+// From numbers of its own: the rest of a seed's scenario is the same with and without.
+void draw_formats(Scenario& scenario) {
+  Random random(Random::mix(scenario.seed ^ 0xc0dec0dec0dec0deU));
+  scenario.error_feedback = random.chance(0.75);
+  if (random.chance(0.6)) return;
+  const bool all_alike = random.chance(0.5);
+  for (HostPlan& host : scenario.hosts) {
+    host.format.codec = static_cast<transport::Codec>(random.below(4));
+    if (random.chance(0.25)) host.format.compression = transport::Compression::zstd;
+    if (all_alike) host.format = scenario.hosts.front().format;
+  }
+}
+
 Duration draw_timeout(Random& random, const Settings& settings, Duration generous) {
   // Rounds in which somebody has to be found out take longer than any grace; a few are too short for that.
   const bool is_short = settings.faults == Faults::none || (settings.faults != Faults::honest && random.chance(0.25));
@@ -132,6 +156,7 @@ Scenario draw_scenario(const Settings& settings, std::uint64_t seed) {
       std::max<std::uint64_t>(16, log_uniform(random, static_cast<double>(bytes) / 64, static_cast<double>(bytes))));
   draw_network(random, scenario);
   draw_hosts(random, scenario);
+  draw_formats(scenario);
   if (is_pair) {
     for (std::uint32_t host = 0; host < scenario.members; ++host) scenario.hosts[host].client = host == 1;
   }
@@ -152,6 +177,7 @@ Scenario draw_scenario(const Settings& settings, std::uint64_t seed) {
     return scenario;
   }
   draw_faults(random, settings.faults, usual, scenario);
+  widen_buffers(scenario);
   // With slabs for a few flows only, members wait for each other; that is for groups in which everybody is well.
   if (scenario.is_calm() && settings.faults == Faults::none && random.chance(0.3)) {
     scenario.pool_bytes_limit = 4096 * (1 + random.below(4));

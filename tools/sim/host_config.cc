@@ -58,6 +58,8 @@ node::RoundDriverConfig driver_config(const Scenario& scenario, std::uint32_t ho
   rounds.self = peer_id(scenario.seed, host);
   rounds.pool_bytes_limit = scenario.pool_bytes_limit;
   rounds.borrow = scenario.borrow;
+  rounds.format = scenario.hosts[host].format;
+  rounds.error_feedback = scenario.error_feedback;
   rounds.order = scenario.averages_first ? core::RoundOrder::averages_first : core::RoundOrder::contributions_first;
   return rounds;
 }

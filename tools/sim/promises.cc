@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 #include "engine/base/random.hpp"
 #include "tools/sim/report.hpp"
@@ -12,8 +13,17 @@ namespace papilio::sim {
 namespace {
 
 // The longest that it takes to find out that a reducer is gone, by the defaults of its timers, and to average what is
-// missing in its place; once more if that one is gone, too. What goes wrong later may leave chunks local.
+// missing in its place; once more if that one is gone, too. What goes wrong later may leave chunks local. Who says that
+// it waits for a slow one is believed for lag_floor / waiting_share longer.
 constexpr Duration kSuccessionTime = std::chrono::seconds(20);
+constexpr Duration kFurtherSuccessionTime = std::chrono::seconds(9);
+
+// As the codec's own bound, of values that are beyond a float where somebody's gradient is.
+double codec_error(kernels::Codec codec, double value, double largest) {
+  constexpr double kMost = std::numeric_limits<float>::max();
+  return kernels::error_bound(codec, static_cast<float>(std::min(value, kMost)),
+                              static_cast<float>(std::min(largest, kMost)));
+}
 
 std::uint64_t hash_of(std::span<const float> values) {
   std::uint64_t hash = values.size();
@@ -23,7 +33,10 @@ std::uint64_t hash_of(std::span<const float> values) {
 
 }  // namespace
 
-bool RoundCheck::leaves_time() const { return last_disturbance_ + kSuccessionTime <= opened_ + spec_.timeout; }
+bool RoundCheck::leaves_time() const {
+  const int further = std::max(std::popcount(disturbed_ & everybody()) - 1, 0);
+  return last_disturbance_ + kSuccessionTime + further * kFurtherSuccessionTime <= opened_ + spec_.timeout;
+}
 
 // Promise 2: the report agrees with itself; its sums are the sums of its lists.
 std::string RoundCheck::check_report(MemberIndex self, const RoundReport& report) const {
@@ -85,41 +98,86 @@ std::string RoundCheck::check_local(MemberIndex self, ChunkIndex chunk, std::spa
   return same_bits(values, local) ? "" : "promise 2: the report says local, and its values are not the local gradient";
 }
 
-// Promise 2, of a chunk that is said to be averaged: fp32 summation in any order is within
-// (n + 2) 2^-24 sum(w|g|) / sum(w). Promise 4, as far as members that did not even begin are concerned.
+double RoundCheck::Input::owed(std::uint64_t element) const {
+  return codec == kernels::Codec::fp32 || residual.empty() ? 0 : std::abs(static_cast<double>(residual[element]));
+}
+
+double RoundCheck::Input::largest(Range block) const {
+  double most = 0;
+  for (std::uint64_t i = block.begin; i < block.end(); ++i) {
+    most = std::max(most, std::abs(static_cast<double>(gradient[i])) + owed(i));
+  }
+  return most;
+}
+
+double RoundCheck::Input::error(std::uint64_t element, double largest) const {
+  const double sent = std::abs(static_cast<double>(gradient[element])) + owed(element);
+  return owed(element) + codec_error(codec, sent, largest);
+}
+
+// Promise 2, of a chunk that is said to be averaged. Promise 4, as far as members that did not even begin are
+// concerned.
 std::string RoundCheck::check_average(ChunkIndex chunk, const Average& average) const {
   std::vector<const Input*> contributors;
   HostBits names = 0;
-  double weights = 0;
   for (MemberIndex member = 0; member < hosts_.size(); ++member) {
     if ((average.coverage & coverage_of(member)) == 0) continue;
     if (!inputs_[member].begun) return "promise 4: lists " + name(member) + ", which had not begun the round";
     contributors.push_back(&inputs_[member]);
     names |= bit(hosts_[member]);
-    weights += inputs_[member].weight;
   }
   if (contributors.size() != static_cast<std::size_t>(std::popcount(average.coverage))) {
     return "promise 2: lists a contributor that is not a member";
   }
   const Range range = plan_.chunk(chunk);
-  for (std::uint64_t i = 0; i < range.size; ++i) {
-    double sum = 0, magnitude = 0;
-    for (const Input* input : contributors) {
-      const double product = input->weight * static_cast<double>(input->gradient[range.begin + i]);
-      sum += product;
-      magnitude += std::abs(product);
+  for (std::uint64_t begin = range.begin; begin < range.end(); begin += kernels::kInt8Block) {
+    const Range block{begin, std::min<std::uint64_t>(kernels::kInt8Block, range.end() - begin)};
+    std::string wrong = check_block(block, chunk, average, contributors, (names & equivocators_) != 0);
+    if (!wrong.empty()) return wrong;
+  }
+  return {};
+}
+
+// Summation of fp32 in any order is within (n + 2) 2^-24 sum(w|g|) / sum(w); to this the codecs add what contributions
+// lose to rounding, each by its weight, and what the average does. The reducer's own gradient is not rounded, and an
+// average of it alone is not either.
+std::string RoundCheck::check_block(Range block, ChunkIndex chunk, const Average& average,
+                                    const std::vector<const Input*>& contributors, bool any_liar) const {
+  const Input& reducer = inputs_[average.reducer];
+  const bool is_alone = average.coverage == coverage_of(average.reducer);
+  const bool is_own_part = plan_.reducer(chunk) == average.reducer;
+  double weights = 0;
+  for (const Input* input : contributors) weights += input->weight;
+  std::vector<double> exact(block.size), error(block.size);
+  for (const Input* input : contributors) {
+    const double largest = input->largest(block);
+    for (std::uint64_t i = 0; i < block.size; ++i) {
+      const double value = static_cast<double>(input->gradient[block.begin + i]);
+      const double rounding = input == &reducer ? 0 : input->error(block.begin + i, largest);
+      exact[i] += input->weight * value / weights;
+      error[i] += input->weight / weights *
+                  (rounding + 0x1.0p-24 * static_cast<double>(contributors.size() + 2) * (std::abs(value) + rounding));
     }
-    const double bound =
-        0x1.0p-24 * static_cast<double>(contributors.size() + 2) * magnitude / weights * 1.000001 + 1e-35;
-    const double value = static_cast<double>(average.values[i]);
+  }
+  const auto carried = [&](std::uint64_t i) { return is_own_part ? reducer.owed(block.begin + i) : 0; };
+  double largest = 0;
+  for (std::uint64_t i = 0; i < block.size; ++i) {
+    largest = std::max(largest, std::abs(exact[i]) + error[i] + carried(i));
+  }
+  for (std::uint64_t i = 0; i < block.size; ++i) {
+    double bound = error[i];
+    if (!is_alone)
+      bound += carried(i) + codec_error(reducer.codec, std::abs(exact[i]) + error[i] + carried(i), largest);
+    bound = bound * 1.000001 + 1e-35;
+    const double value = static_cast<double>(average.values[block.begin - plan_.chunk(chunk).begin + i]);
     // A poisoned reducer keeps its own poison; nobody else may take it.
     const bool is_its_own = average.holders == coverage_of(average.reducer) && !is_well(average.reducer);
     if (!std::isfinite(value) && is_its_own) continue;
-    if (!std::isfinite(value)) return "promise 2: element " + std::to_string(range.begin + i) + " is not finite";
-    if ((names & equivocators_) != 0 || std::abs(value - sum / weights) <= bound) continue;
-    return "promise 2: element " + std::to_string(range.begin + i) + " is " + text_of(value) +
-           ", the average over its " + std::to_string(contributors.size()) + " contributors is " +
-           text_of(sum / weights);
+    if (!std::isfinite(value)) return "promise 2: element " + std::to_string(block.begin + i) + " is not finite";
+    if (any_liar || std::abs(value - exact[i]) <= bound) continue;
+    return "promise 2: element " + std::to_string(block.begin + i) + " is " + text_of(value) +
+           ", the average over its " + std::to_string(contributors.size()) + " contributors is " + text_of(exact[i]) +
+           " within " + text_of(bound);
   }
   return {};
 }
@@ -162,6 +220,7 @@ std::string RoundCheck::check_same(ChunkIndex chunk, const Average& average) con
 // Promise 5: nobody whom nothing befell is cut off. Who is through with the round may hang up; if it owed anything,
 // that shows in what is lacking.
 std::string RoundCheck::check_blame(MemberIndex self, const RoundReport& report) const {
+  if (is_parted_) return {};
   for (MemberIndex member = 0; member < hosts_.size(); ++member) {
     if (member == self || !report.peers[member].cut_off || !are_well(self, member) || may_be_outvoted(member)) continue;
     const bool has_ended =
@@ -169,7 +228,9 @@ std::string RoundCheck::check_blame(MemberIndex self, const RoundReport& report)
     const std::string& reason = report.peers[member].reason;
     if (has_ended && (reason == "connection-lost" || reason == "condemned")) continue;
     // What it lacked may have been withheld from it twice.
-    if (reason == "not-done" && std::popcount(disturbed_) > 1) continue;
+    const bool is_left_behind =
+        reason == "not-done" || (reason == "condemned" && (not_done_ & coverage_of(member)) != 0);
+    if (is_left_behind && std::popcount(disturbed_) > 1) continue;
     if (!leaves_time() && (reason == "contributions-missing" || reason == "not-done")) continue;
     return "promise 5: " + name(member) + " was cut off (" + report.peers[member].reason +
            "), though nothing befell it";
@@ -180,6 +241,7 @@ std::string RoundCheck::check_blame(MemberIndex self, const RoundReport& report)
 // Promise 5, and no bans where nobody can be cut off.
 std::string RoundCheck::check_offence(std::uint32_t by, std::uint32_t against, const std::string& offence) const {
   const MemberIndex self = member_of(by), member = member_of(against);
+  if (is_parted_) return {};
   if (self == node::kNotAMember || member == node::kNotAMember) return {};
   if (!are_well(self, member) || may_be_outvoted(member) || !inputs_[member].begun) return {};
   return "round " + std::to_string(spec_.round) + ", " + name(self) + ": promise 5: holds it against " + name(member) +
@@ -188,6 +250,7 @@ std::string RoundCheck::check_offence(std::uint32_t by, std::uint32_t against, c
 
 // Coverage: members that nothing befell are in each other's averages, whatever happens to the rest.
 std::string RoundCheck::check_coverage(MemberIndex self, const RoundReport& report) const {
+  if (is_parted_) return {};
   for (ChunkIndex chunk = 0; chunk < plan_.chunk_count(); ++chunk) {
     if (report.chunks[chunk] == 0) continue;
     const MemberIndex reducer = report.reducers[chunk];
@@ -208,7 +271,7 @@ std::string RoundCheck::check_successors(MemberIndex self, const RoundReport& re
   for (ChunkIndex chunk = 0; chunk < plan_.chunk_count(); ++chunk) {
     if (report.chunks[chunk] != 0) continue;
     const MemberIndex original = plan_.reducer(chunk);
-    if (are_well(self, original) && !may_be_outvoted(original)) {
+    if (!is_parted_ && are_well(self, original) && !may_be_outvoted(original)) {
       return "promise 5: chunk " + std::to_string(chunk) + " is local, though nothing befell its reducer, " +
              name(original);
     }
@@ -223,6 +286,7 @@ std::string RoundCheck::check_successors(MemberIndex self, const RoundReport& re
 // A member that had everything it takes: time, the ear of everybody who is well, and a majority of such.
 MemberIndex RoundCheck::successor(MemberIndex self, ChunkIndex chunk) const {
   const MemberIndex original = plan_.reducer(chunk);
+  if (!most_are_well()) return node::kNotAMember;  // then nobody can tell whose line it is
   const HostBits well = everybody() & ~disturbed_;
   const HostBits voters = reducers() & ~bit(hosts_[original]);
   if (2 * std::popcount(well & voters) <= std::popcount(voters)) return node::kNotAMember;
@@ -234,13 +298,16 @@ MemberIndex RoundCheck::successor(MemberIndex self, ChunkIndex chunk) const {
   };
   if (!hears_all(self)) return node::kNotAMember;
   for (MemberIndex member = 0; member < hosts_.size(); ++member) {
-    if (member != self && plan_.chunks(member) > 0 && hears_all(member)) return member;
+    const bool is_able = plan_.chunks(member) > 0 && hears_all(member) && !may_be_outvoted(member);
+    if (member != self && is_able) return member;
   }
   return node::kNotAMember;
 }
 
 // Promise 8: digests tell members with the same values from members with others.
 std::string RoundCheck::check_digest(MemberIndex self, const RoundReport& report, std::span<const float> values) {
+  // NaN is its own business of whoever put it in; its bits do not tell where they come from.
+  if (!std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); })) return {};
   const Ended ended{.member = self, .digest = report.digest, .values_hash = hash_of(values)};
   for (const Ended& other : ended_) {
     const bool same_values = other.values_hash == ended.values_hash;
@@ -250,6 +317,9 @@ std::string RoundCheck::check_digest(MemberIndex self, const RoundReport& report
            (same_values ? "different digests" : "the same digest");
   }
   ended_.push_back(ended);
+  for (MemberIndex member = 0; member < hosts_.size(); ++member) {
+    if (report.peers[member].reason == "not-done") not_done_ |= coverage_of(member);
+  }
   return {};
 }
 

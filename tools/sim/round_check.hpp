@@ -14,6 +14,7 @@
 #include "engine/core/partition.hpp"
 #include "engine/node/node.hpp"
 #include "engine/node/round_driver.hpp"
+#include "kernels/codec.h"
 
 namespace papilio::sim {
 
@@ -28,10 +29,18 @@ class RoundCheck {
   // kNotAMember if it is not in the roster.
   [[nodiscard]] MemberIndex member_of(std::uint32_t host) const;
 
-  void handle_begin(std::uint32_t host, std::span<const float> gradient, double weight);
+  // What it sends its shards in, and what its rounding owes from rounds before; empty: nothing.
+  struct Encoding {
+    kernels::Codec codec = kernels::Codec::fp32;
+    std::span<const float> residual;
+  };
+  void handle_begin(std::uint32_t host, std::span<const float> gradient, double weight, const Encoding& encoding);
   // From here on nothing is expected of the host, or between the two hosts; nor was it before, in this round.
   void disturb_host(std::uint32_t host, TimePoint now);
   void disturb_pair(std::uint32_t one, std::uint32_t other, TimePoint now);
+  // The group is, or comes from being, in two halves that do not hear each other: what each holds against the other is
+  // nobody's fault, and promise 5 does not speak of it.
+  void handle_partition() { is_parted_ = true; }
   // It takes part in nothing any more, so it does not hold anybody up with what it says either.
   void handle_death(std::uint32_t host) { dead_ |= bit(host); }
   // It told different members different things.
@@ -54,6 +63,13 @@ class RoundCheck {
     std::vector<float> gradient;
     double weight = 0;
     bool begun = false;
+    kernels::Codec codec = kernels::Codec::fp32;
+    std::vector<float> residual;
+
+    // How far the value that its contribution stands for may be from its gradient's; `largest`: of its block, both.
+    [[nodiscard]] double owed(std::uint64_t element) const;
+    [[nodiscard]] double largest(Range block) const;
+    [[nodiscard]] double error(std::uint64_t element, double largest) const;
   };
   // One average of a chunk; there may be another where members could not hear each other.
   struct Average {
@@ -89,6 +105,8 @@ class RoundCheck {
   [[nodiscard]] std::string check_local(MemberIndex self, ChunkIndex chunk, std::span<const float> values) const;
   [[nodiscard]] std::string check_strangers(MemberIndex self, ChunkIndex chunk, const Average& average) const;
   [[nodiscard]] std::string check_average(ChunkIndex chunk, const Average& average) const;
+  [[nodiscard]] std::string check_block(Range block, ChunkIndex chunk, const Average& average,
+                                        const std::vector<const Input*>& contributors, bool any_liar) const;
   [[nodiscard]] std::string check_same(ChunkIndex chunk, const Average& average) const;
   [[nodiscard]] std::string check_blame(MemberIndex self, const RoundReport& report) const;
   [[nodiscard]] std::string check_coverage(MemberIndex self, const RoundReport& report) const;
@@ -109,8 +127,10 @@ class RoundCheck {
   std::vector<HostBits> disturbed_pairs_;                                 // by host
   TimePoint last_disturbance_;
   bool calm_ = true;
+  bool is_parted_ = false;
   std::vector<std::vector<Average>> averages_;  // by chunk, what members ended with
   std::vector<Ended> ended_;
+  Coverage not_done_ = 0;  // whom members that ended left behind
 };
 
 }  // namespace papilio::sim

@@ -41,6 +41,7 @@ struct HostPlan {
   std::uint64_t up_bytes_per_s = 0, down_bytes_per_s = 0;
   std::uint16_t flows = 1;
   Stranger stranger = Stranger::no;  // strangers are never in a roster
+  node::ShardFormat format;          // what it sends its shards in
   std::uint32_t first_round = 0;     // its machine is started when this round opens
 };
 
@@ -150,6 +151,7 @@ struct Scenario {
   bool one_machine = false;
   // What goes by reference; what is changed too early arrives changed.
   node::Borrow borrow = node::Borrow::nothing;
+  bool error_feedback = true;
   bool roster_keeps_dead = false;  // whoever announces rounds has not noticed who died
   // Rounds open at this distance, ready or not. Zero: when everybody is through with the round before.
   Duration period{};

@@ -6,6 +6,7 @@
 #include <variant>
 
 #include "engine/base/limits.hpp"
+#include "engine/node/shard_coder.hpp"
 #include "kernels/ops.h"
 
 namespace papilio::sim {
@@ -122,8 +123,7 @@ void Tamperer::lie_in_header(Lie kind, std::uint32_t to, Header& header, Bytes& 
     case Lie::not_finite: {
       constexpr float kValues[] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                                    -std::numeric_limits<float>::infinity()};
-      const std::size_t at = random_.below(bytes.size() / sizeof(float)) * sizeof(float);
-      std::memcpy(bytes.data() + at, &kValues[random_.below(3)], sizeof(float));
+      write_number(header, kValues[random_.below(3)], bytes);
       change_shard(header, [&](auto& shard) { shard.checksum = kernels::checksum(bytes); });
       break;
     }
@@ -152,6 +152,20 @@ void Tamperer::lie_in_header(Lie kind, std::uint32_t to, Header& header, Bytes& 
   }
   bytes = frame_of(header, bytes);
   if (kind == Lie::duplicate) append(bytes, Bytes(bytes));
+}
+
+// Into a payload of fp32 that is as it was otherwise; one of another codec is made of this number alone.
+void Tamperer::write_number(Header& header, float value, Bytes& bytes) {
+  change_shard(header, [&](auto& shard) {
+    if (node::ShardFormat{shard.codec, shard.compression}.is_plain()) {
+      std::memcpy(bytes.data() + random_.below(bytes.size() / sizeof(float)) * sizeof(float), &value, sizeof(float));
+      return;
+    }
+    const std::vector<float> values(plan_.chunk(shard.chunk).size, value);
+    bytes.resize(kernels::encoded_bytes(node::kernel_codec(shard.codec), values.size()));
+    kernels::encode(node::kernel_codec(shard.codec), values, bytes);
+    shard.compression = transport::Compression::none;
+  });
 }
 
 void Tamperer::lie_in_frame(Lie kind, std::size_t header_bytes, Bytes& bytes) {
@@ -248,6 +262,8 @@ void Tamperer::send_unasked(std::uint32_t to, Header& header, Bytes& bytes) {
   const Range range = plan_.chunk(chunk);
   const auto payload = std::as_bytes(std::span<const float>(gradient_).subspan(range.begin, range.size));
   contribution->chunk = chunk;
+  contribution->codec = transport::Codec::fp32;
+  contribution->compression = transport::Compression::none;
   contribution->checksum = kernels::checksum(payload);
   append(bytes, frame_of(header, payload));
 }

@@ -59,6 +59,7 @@ class Tamperer final : public transport::SimTamperer {
   void handle_shard(std::uint32_t to, transport::Header& header, std::size_t header_bytes, Bytes& bytes);
   void lie(Lie kind, std::uint32_t to, transport::Header& header, std::size_t header_bytes, Bytes& bytes);
   void lie_in_header(Lie kind, std::uint32_t to, transport::Header& header, Bytes& bytes);
+  void write_number(transport::Header& header, float value, Bytes& bytes);
   void lie_in_frame(Lie kind, std::size_t header_bytes, Bytes& bytes);
   void lie_in_control(Lie kind, Bytes& bytes);
   [[nodiscard]] float false_weight(std::uint32_t to, float weight);

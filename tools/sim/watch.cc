@@ -90,8 +90,8 @@ void World::look_at_round(const Host& host) {
   HostState& state = states_[host.number()];
   for (MemberIndex member = 0; member < state.contributions_at_cut_off.size(); ++member) {
     std::int64_t& count = state.contributions_at_cut_off[member];
-    if (round.cut_off(member) == core::CutOff::none) {
-      count = -1;  // it came back
+    if (round.is_live(member)) {
+      count = -1;  // or it came back
     } else if (count < 0) {
       count = round.contributions_in(member);
     }

@@ -157,9 +157,11 @@ class World {
   Stage stage_ = Stage::linking;
   std::size_t next_round_ = 0;
   bool open_scheduled_ = false;
+  std::optional<std::pair<std::uint32_t, std::uint32_t>> link_missing_;
   TimePoint link_by_ = kNever;
   TimePoint chatter_at_{};
   bool anything_went_wrong_ = false;
+  bool was_parted_ = false;
   std::uint64_t rounds_ended_ = 0;
   Tally tally_;
   std::uint64_t hash_ = 0;

@@ -1,0 +1,32 @@
+// For whom a round waits and for how long: every constant of docs/rounds.md and docs/timers.md in one value, so that a
+// node's owner can set each of them and all are checked together, before a round depends on them.
+#pragma once
+
+#include "engine/base/result.hpp"
+#include "engine/base/time.hpp"
+#include "engine/core/round.hpp"
+
+namespace papilio::node {
+
+struct RoundPatience {
+  // Part of the round's timeout after which reducers finalise with what they have: the rest is for the averages' way
+  // back, and for successors.
+  double reduce_by_fraction = 0.6;
+  // The same for successors, with the parts that they took over.
+  double settle_by_fraction = 0.85;
+  // How often members tell each other that they are alive, and for whom they wait. Others take silence of several of
+  // these for a stall.
+  Duration pulse_interval = std::chrono::milliseconds(250);
+  core::Patience members;
+};
+
+// Names the constant as the command line calls it, its value and the remedy.
+[[nodiscard]] Status check(const RoundPatience& patience);
+
+// Graces are meant for rounds of kUsualTimeout and more; a shorter one has no room for them, down to a half.
+inline constexpr Duration kUsualTimeout = std::chrono::seconds(20);
+[[nodiscard]] double room_for_graces(Duration timeout);
+// The same constants for a round that has this much room for graces.
+[[nodiscard]] core::LatenessConfig scaled(core::LatenessConfig config, double room);
+
+}  // namespace papilio::node
