@@ -357,6 +357,7 @@ class ResultsOnly final : public Device {
   }
   [[nodiscard]] std::optional<Error> failure() const override { return device_->failure(); }
   bool drain(Duration limit) override { return device_->drain(limit); }
+  Status follow(void* stream) override { return device_->follow(stream); }
   void silence() override { device_->silence(); }
   [[nodiscard]] std::string state() const override { return device_->state(); }
 

@@ -171,6 +171,7 @@ class CudaDevice final : public Device {
   Status submit(const Task& task) override;
   [[nodiscard]] std::optional<Error> failure() const override;
   bool drain(Duration limit) override;
+  Status follow(void* stream) override;
   void silence() override;
   [[nodiscard]] std::string state() const override;
 
@@ -214,6 +215,7 @@ class CudaDevice final : public Device {
 
   // Of the thread that submits, once it runs.
   cudaStream_t in_ = nullptr, compute_ = nullptr, out_ = nullptr;
+  cudaEvent_t gradient_ready_ = nullptr;
   std::vector<Memory> outgrown_;  // stages that were too small: to free them would wait for the device
   std::uint64_t last_number_ = 0;
   LastOut last_out_[kLanes];  // the last batch that copies results of this lane to the host
@@ -235,7 +237,6 @@ class CudaDevice final : public Device {
 };
 
 Status CudaDevice::start() {
-  cudaEvent_t gradient_ready = nullptr;
   int code = cudaGetDevice(&device_);
   const auto then = [&code](auto call) {
     if (code == cudaSuccess) code = call();
@@ -246,12 +247,13 @@ Status CudaDevice::start() {
   const auto make_stream = [&](cudaStream_t* stream) {
     then([=] { return cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking); });
   };
-  make_event(&gradient_ready, 0);
-  then([&] { return cudaEventRecord(gradient_ready, config_.after); });
+  make_event(&gradient_ready_, 0);
   make_stream(&in_);
   make_stream(&compute_);
   make_stream(&out_);
-  then([&] { return cudaStreamWaitEvent(compute_, gradient_ready); });
+  if (code == cudaSuccess) {
+    if (auto followed = follow(config_.after); !followed) return followed;
+  }
   for (std::size_t i = 0; i < std::clamp<std::size_t>(config_.batches, 1, 64) && code == cudaSuccess; ++i) {
     Slot& slot = slots_.emplace_back();
     if (auto error = make_room(slot, std::max(config_.batch_bytes, config_.largest_payload))) return *error;
@@ -267,7 +269,6 @@ Status CudaDevice::start() {
     make_event(&slot.done, cudaEventBlockingSync);
     free_.push_back(&slot);
   }
-  if (gradient_ready != nullptr) cudaEventDestroy(gradient_ready);
   if (code != cudaSuccess) return status_of(code, "making streams");
   submitter_ = std::thread([this] { submit_batches(); });
   waiter_ = std::thread([this] { wait_for_batches(); });
@@ -289,13 +290,26 @@ CudaDevice::~CudaDevice() {
       if (event != nullptr) cudaEventDestroy(event);
     }
   }
+  if (gradient_ready_ != nullptr) cudaEventDestroy(gradient_ready_);
   for (cudaStream_t stream : {in_, compute_, out_}) {
     if (stream != nullptr) cudaStreamDestroy(stream);
   }
 }
 
+// Everything that reads or writes the gradient waits for what is in compute_.
+Status CudaDevice::follow(void* stream) {
+  int code = cudaEventRecord(gradient_ready_, static_cast<cudaStream_t>(stream));
+  if (code == cudaSuccess) code = cudaStreamWaitEvent(compute_, gradient_ready_);
+  return status_of(code, "waiting for the gradient");
+}
+
 Result<std::span<std::byte>> CudaDevice::allocate_pinned(std::size_t bytes) {
+  // Whichever device the calling thread has to do with otherwise.
+  int before = device_;
+  cudaGetDevice(&before);
+  if (before != device_) cudaSetDevice(device_);
   auto memory = Memory::allocate(Place::pinned, bytes);
+  if (before != device_) cudaSetDevice(before);
   if (!memory) return memory.error();
   std::fill_n(memory->data(), bytes, std::byte{0});
   pinned_.push_back(std::move(*memory));

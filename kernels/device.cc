@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <limits>
 #include <mutex>
 #include <utility>
 
@@ -45,6 +46,7 @@ const char* to_string(Kind kind) {
     case Kind::accumulate: return "accumulate";
     case Kind::finalise: return "finalise";
     case Kind::write: return "write";
+    case Kind::upload: return "upload";
   }
   return "?";
 }
@@ -81,6 +83,11 @@ Status DeviceGradient::reserve(std::size_t chunks, std::size_t elements) {
   const std::span<float> places = floats_of(*memory);
   for (std::size_t i = 0; i < 2 * chunks; ++i) free_places_.push_back(places.subspan(i * elements, elements));
   return Done{};
+}
+
+Status DeviceGradient::follow(void* stream) {
+  if (failure_) return *failure_;
+  return device_->follow(stream);
 }
 
 TimePoint DeviceGradient::deadline() const {
@@ -137,6 +144,12 @@ std::optional<Error> DeviceGradient::try_submit(const ChunkOrder& order) {
     } else {
       task.mirror = open->place[open->newest == open->place[0].data() ? 1 : 0].data();
     }
+  } else if (order.kind == Kind::upload) {
+    replace(order.begin);
+    task.order.kind = Kind::write;
+    task.order.codec = Codec::fp32;
+    task.order.in = std::as_bytes(host_.subspan(order.begin, order.count));
+    task.order.limit = std::numeric_limits<float>::max();
   } else if (order.kind != Kind::encode) {
     task.mirror = host_.data() + order.begin;
   }
@@ -199,19 +212,30 @@ void DeviceGradient::complete(const Running& running, std::uint32_t status) {
   free_status_.push_back(running.status);
   const auto use = lanes_in_use_.find(order.begin);
   if (--use->second.second == 0) lanes_in_use_.erase(use);
+  const auto found = open_.find(order.begin);
+  if (order.kind == Kind::upload && found != open_.end() && found->second.under_way == 0) close(found);
   if (!is_sum(order.kind)) return;
-  OpenChunk& open = open_.at(order.begin);
+  OpenChunk& open = found->second;
   open.whole = running.mirror;
   open.under_way -= 1;
   const bool is_final = order.kind == Kind::finalise || (order.last && fault_of(status) == NumberFault::none);
   if (!is_final || open.under_way != 0) return;
   bring_home(open, host_.data() + order.begin);
-  for (const std::span<float> each : open.place) free_places_.push_back(each);
-  open_.erase(order.begin);
+  close(found);
+}
+
+void DeviceGradient::close(std::unordered_map<std::size_t, OpenChunk>::iterator open) {
+  for (const std::span<float> each : open->second.place) free_places_.push_back(each);
+  open_.erase(open);
+}
+
+void DeviceGradient::replace(std::size_t begin) {
+  if (const auto open = open_.find(begin); open != open_.end()) open->second.is_replaced = true;
 }
 
 void DeviceGradient::bring_home(const OpenChunk& open, float* home) {
-  if (open.whole != nullptr && open.whole != home) std::memcpy(home, open.whole, open.count * sizeof(float));
+  if (open.whole != nullptr && open.whole != home && !open.is_replaced)
+    std::memcpy(home, open.whole, open.count * sizeof(float));
 }
 
 void DeviceGradient::collect() {
@@ -272,11 +296,14 @@ void DeviceGradient::flee() {
   free_status_.clear();
 }
 
-DeviceGradient::TakenBack DeviceGradient::take_back() {
+DeviceGradient::TakenBack DeviceGradient::take_back(Duration limit) {
   TakenBack back;
+  for (const ChunkOrder& order : waiting_) {
+    if (order.kind == Kind::upload) replace(order.begin);
+  }
   if (device_ != nullptr) {
     if (!failure_) failure_ = runtime_error("the gradient was taken back from " + device_->describe());
-    back.stopped = device_->drain(patience_);
+    back.stopped = device_->drain(limit);
     if (!back.stopped) flee();
   }
   if (device_ != nullptr) {
@@ -289,6 +316,18 @@ DeviceGradient::TakenBack DeviceGradient::take_back() {
   in_flight_.clear();
   back.orders.insert(back.orders.end(), waiting_.begin(), waiting_.end());
   waiting_.clear();
+  std::unordered_map<std::size_t, std::size_t> uploads;  // by the chunk's begin: orders up to and with the last one
+  for (std::size_t i = 0; i < back.orders.size(); ++i) {
+    if (back.orders[i].kind == Kind::upload) uploads[back.orders[i].begin] = i + 1;
+  }
+  std::size_t place = 0;
+  std::erase_if(back.orders, [&](const ChunkOrder& order) {
+    const auto upload = uploads.find(order.begin);
+    const bool is_of_no_use = upload != uploads.end() && place < upload->second;
+    if (is_of_no_use) completions_.push_back({.tag = order.tag, .fault = NumberFault::none});
+    place += 1;
+    return is_of_no_use;
+  });
   return back;
 }
 

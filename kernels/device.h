@@ -40,6 +40,7 @@ struct ChunkOrder {
     accumulate,  // values = (own_scale * values + weight * decode(in)) * inverse_total, if all of `in` is within limit
     finalise,    // values *= inverse_total; out = encode(values); values = decode(out)
     write,       // values = decode(in), if all of `in` is within limit: an average that came back
+    upload,      // values = host copy, which its owner has changed: what was under way for the chunk counts no more
   };
   Kind kind = Kind::load;
   std::uint64_t tag = 0;  // comes back with the completion
@@ -91,6 +92,9 @@ class Device {
   // Returns when no task is under way any more, carried out or not; false if some still are after so long. Only where
   // it has returned true may the device be destroyed.
   virtual bool drain(Duration limit) = 0;
+  // Tasks that are submitted from now on come after the work that is in this stream of the device's (a cudaStream_t)
+  // now. With nothing under way.
+  virtual Status follow(void* stream) = 0;
   // After this the owner is not woken any more.
   virtual void silence() = 0;
   // What it is waiting for, in words for a person: one line.
@@ -111,13 +115,18 @@ class DeviceGradient {
 
   [[nodiscard]] std::size_t elements() const { return host_.size(); }
   // Pinned. A chunk of it changes only with the completion of an order for that chunk, except that a chunk with a
-  // `write`, a `load` or its last sum under way may hold anything.
+  // `write`, a `load` or its last sum under way may hold anything. The owner may change a chunk with none of these
+  // under way, and has it uploaded right then.
   [[nodiscard]] std::span<float> host_copy() const { return host_; }
   [[nodiscard]] const Device* device() const { return device_.get(); }  // none once it had to be left alone
 
   // Memory for so many more chunks that are open at once, of so many elements each; without it, it is found when it is
   // needed.
   Status reserve(std::size_t chunks, std::size_t elements);
+  [[nodiscard]] std::size_t reserved() const { return free_places_.size() / 2; }
+  void set_patience(Duration patience) { patience_ = patience; }
+  // As Device::follow().
+  Status follow(void* stream);
   // More orders than the device should have at a time wait here. After a failure all are kept, and handed back by
   // take_back().
   void submit(TimePoint now, const ChunkOrder& order);
@@ -139,8 +148,11 @@ class DeviceGradient {
   };
   // After a failure, or to be done with the device: waits for it to stop, puts the host copy in order, and returns the
   // orders that were not carried out, in the order in which they were given. Completions that were not taken yet come
-  // with the next take_completions(). From here on the host copy, maybe at another address, is the gradient.
-  [[nodiscard]] TakenBack take_back();
+  // with the next take_completions(), and so do the tags of orders that nobody has to carry out any more: uploads, and
+  // what was under way when one was given. From here on the host copy, maybe at another address, is the gradient.
+  [[nodiscard]] TakenBack take_back() { return take_back(patience_); }
+  // `limit`: for the device to stop.
+  [[nodiscard]] TakenBack take_back(Duration limit);
 
  private:
   // A chunk whose sum is not final: no order's result goes where that of the one before went, so that one of them is
@@ -149,8 +161,9 @@ class DeviceGradient {
     std::span<float> place[2];
     std::size_t count = 0;
     std::size_t under_way = 0;
-    float* newest = nullptr;  // where the result of the order that was given last goes
-    float* whole = nullptr;   // that of the order that was completed last; none: the host copy is as it was
+    float* newest = nullptr;   // where the result of the order that was given last goes
+    float* whole = nullptr;    // that of the order that was completed last; none: the host copy is as it was
+    bool is_replaced = false;  // the owner has put something else into the host copy
   };
   struct Running {
     ChunkOrder order;
@@ -163,6 +176,8 @@ class DeviceGradient {
   [[nodiscard]] std::optional<Error> try_submit(const ChunkOrder& order);
   Result<OpenChunk*> open_chunk(const ChunkOrder& order);
   static void bring_home(const OpenChunk& open, float* home);
+  void replace(std::size_t begin);
+  void close(std::unordered_map<std::size_t, OpenChunk>::iterator open);
   Result<std::uint32_t*> take_status();
   [[nodiscard]] std::size_t lane_of(std::size_t begin);
   void submit_waiting();
@@ -171,7 +186,7 @@ class DeviceGradient {
   void complete(const Running& running, std::uint32_t status);
 
   std::unique_ptr<Device> device_;
-  const Duration patience_;
+  Duration patience_;
   TimePoint last_progress_{};
   std::span<float> host_;
   std::vector<float> refuge_;  // what host_ is once a device had to be left alone

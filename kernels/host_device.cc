@@ -14,7 +14,8 @@ using Kind = ChunkOrder::Kind;
 
 NumberFault carry_out(const ChunkOrder& order, std::span<float> values) {
   switch (order.kind) {
-    case Kind::load: return NumberFault::none;
+    case Kind::load:
+    case Kind::upload: return NumberFault::none;  // the latter comes as a write
     case Kind::encode: kernels::encode(order.codec, values, order.out); return NumberFault::none;
     case Kind::accumulate:
       return kernels::accumulate_checked(values, order.own_scale, order.weight, order.codec, order.in,

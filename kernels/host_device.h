@@ -39,6 +39,7 @@ class HostDevice final : public Device {
   Status submit(const Task& task) override;
   [[nodiscard]] std::optional<Error> failure() const override;
   bool drain(Duration limit) override;
+  Status follow(void*) override { return Done{}; }
   void silence() override;
   [[nodiscard]] std::string state() const override;
 

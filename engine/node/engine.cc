@@ -12,8 +12,9 @@ std::optional<transport::Refusal> EngineEvents::objection_to_peer(const PeerId& 
 Engine::Engine(transport::Io& io, MeshConfig mesh, RoundDriverConfig rounds, EngineEvents& events)
     : io_(io), events_(events), mesh_(io, std::move(mesh), *this), rounds_(io, mesh_, rounds, *this) {}
 
-void Engine::begin_round(const RoundSpec& spec, std::span<float> gradient, double weight) {
-  rounds_.begin(spec, gradient, weight);
+void Engine::begin_round(const RoundSpec& spec, std::span<float> gradient, double weight,
+                         kernels::DeviceGradient* device) {
+  rounds_.begin(spec, gradient, weight, device);
 }
 
 void Engine::cancel_round() {

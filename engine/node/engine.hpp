@@ -42,7 +42,8 @@ class Engine final : private MeshEvents, private RoundDriverEvents {
   [[nodiscard]] RoundDriver& rounds() { return rounds_; }
   [[nodiscard]] const RoundDriver& rounds() const { return rounds_; }
 
-  void begin_round(const RoundSpec& spec, std::span<float> gradient, double weight);
+  void begin_round(const RoundSpec& spec, std::span<float> gradient, double weight,
+                   kernels::DeviceGradient* device = nullptr);
   void cancel_round();
 
   // One turn: waits for events until `until` or the engine's own next deadline, handles them and the time.

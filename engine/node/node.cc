@@ -20,9 +20,11 @@
 #include "engine/core/conduct.hpp"
 #include "engine/node/ban_keeper.hpp"
 #include "engine/node/ban_store.hpp"
+#include "engine/node/device_keeper.hpp"
 #include "engine/node/engine.hpp"
 #include "engine/node/group.hpp"
 #include "engine/node/state_directory.hpp"
+#include "kernels/cuda.h"
 #include "kernels/ops.h"
 #include "transport/io.hpp"
 
@@ -57,8 +59,23 @@ std::string out_of_step_words(const GroupProgress& progress, const char* bound) 
          ": start all nodes of a run together";
 }
 
+Result<std::unique_ptr<kernels::Device>> make_device(const DeviceSpan& span, std::function<void()> wake) {
+  return kernels::cuda::make_device(span.data, span.elements,
+                                    {.after = static_cast<kernels::cuda::Stream>(span.stream)}, std::move(wake));
+}
+
+// Slabs that the GPU cannot reach by itself are used all the same, with a copy in between.
+transport::PageCallbacks pages_for_gpu() {
+  return {.on_mapped = [](std::span<std::byte> pages) -> std::string {
+            const Status pinned = kernels::cuda::register_pinned(pages);
+            return pinned ? "" : pinned.error().message;
+          },
+          .on_unmapping = [](std::span<std::byte> pages) { kernels::cuda::unregister_pinned(pages); }};
+}
+
 struct AllReduceCall {
   std::span<float> gradient;
+  kernels::DeviceGradient* device = nullptr;  // whose host copy it is
   double weight = 0;
   std::promise<RoundReport> promise;
   TimePoint deadline = kNever;  // until a round is announced
@@ -170,25 +187,20 @@ class LoopNode final : public Node, private node::EngineEvents {
   }
 
   std::future<RoundReport> all_reduce(std::span<float> gradient, double weight) override {
-    AllReduceCall call{.gradient = gradient, .weight = weight, .promise = {}};
-    std::future<RoundReport> future = call.promise.get_future();
-    Status status = call_is_valid(gradient, weight);
-    if (status) status = reserve_round();
-    if (status) {
-      status = numbers_are_good(gradient, weight);
-      const std::lock_guard lock(exchange_.mutex);
-      if (status && exchange_.stop) status = usage_error(kStopped);
-      if (status) {
-        exchange_.call = std::move(call);
-        io_->wake();
-        return future;
-      }
-      round_in_flight_ = false;
-    }
-    RoundReport refused;
-    refused.error = status.error().message;
-    call.promise.set_value(std::move(refused));
-    return future;
+    return begin_call(gradient.size(), weight, [&](AllReduceCall& call) -> Status {
+      call.gradient = gradient;
+      return Done{};
+    });
+  }
+
+  std::future<RoundReport> all_reduce(const DeviceSpan& gradient, double weight) override {
+    return begin_call(gradient.elements, weight, [&](AllReduceCall& call) -> Status {
+      auto loaded = devices_.load(gradient);
+      if (!loaded) return runtime_error("all_reduce: " + loaded.error().message);
+      call.device = *loaded;
+      call.gradient = call.device->host_copy();
+      return Done{};
+    });
   }
 
   void cancel() override {
@@ -228,9 +240,34 @@ class LoopNode final : public Node, private node::EngineEvents {
  private:
   static constexpr const char* kStopped = "all_reduce: the node was stopped";
 
-  [[nodiscard]] Status call_is_valid(std::span<float> gradient, double weight) const {
-    if (gradient.size() != config_.elements) {
-      return usage_error("all_reduce: the gradient has " + std::to_string(gradient.size()) +
+  // `find_gradient`: fills in where it is.
+  template <typename FindGradient>
+  std::future<RoundReport> begin_call(std::uint64_t elements, double weight, FindGradient find_gradient) {
+    AllReduceCall call{.gradient = {}, .weight = weight, .promise = {}};
+    std::future<RoundReport> future = call.promise.get_future();
+    Status status = call_is_valid(elements, weight);
+    if (status) status = reserve_round();
+    if (status) {
+      status = find_gradient(call);
+      if (status) status = numbers_are_good(call.gradient, weight);
+      const std::lock_guard lock(exchange_.mutex);
+      if (status && exchange_.stop) status = usage_error(kStopped);
+      if (status) {
+        exchange_.call = std::move(call);
+        io_->wake();
+        return future;
+      }
+      round_in_flight_ = false;
+    }
+    RoundReport refused;
+    refused.error = status.error().message;
+    call.promise.set_value(std::move(refused));
+    return future;
+  }
+
+  [[nodiscard]] Status call_is_valid(std::uint64_t elements, double weight) const {
+    if (elements != config_.elements) {
+      return usage_error("all_reduce: the gradient has " + std::to_string(elements) +
                          " elements, the node was started for " + std::to_string(config_.elements));
     }
     if (!core::weight_is_valid(weight)) {
@@ -314,7 +351,7 @@ class LoopNode final : public Node, private node::EngineEvents {
     if (group_.open_round()) {
       joined_ = true;
       call_->deadline = kNever;
-      engine_.begin_round(*group_.open_round(), call_->gradient, call_->weight);
+      engine_.begin_round(*group_.open_round(), call_->gradient, call_->weight, call_->device);
       engine_.rounds().finish_if_over();
     } else if (io_->now() >= call_->deadline) {
       fail_call(group_.is_out_of_step()
@@ -473,6 +510,8 @@ class LoopNode final : public Node, private node::EngineEvents {
 
   // The loop's own.
   std::unique_ptr<transport::Io> io_;
+  // The trainer's, while it has reserved a round that the loop does not know of yet.
+  node::DeviceKeeper devices_{make_device, [this] { io_->wake(); }};
   Engine engine_;
   Group group_;
   std::optional<AllReduceCall> call_;
@@ -595,6 +634,7 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   rounds.self = *id;
   rounds.patience = config.patience;
   rounds.format = *node::parse_format_choice(config.codec);
+  rounds.device_pages = pages_for_gpu();
   rounds.norms = {.action = *core::norm_action_of(config.norm_policy), .limit = config.norm_limit};
   const node::GroupConfig group{.self = *id,
                                 .fingerprint = config.fingerprint,

@@ -56,6 +56,14 @@ struct NodeConfig {
   std::string codec = "fp32";
 };
 
+// Where a gradient is that lives in the memory of an NVIDIA GPU.
+struct DeviceSpan {
+  float* data = nullptr;  // in the memory of the calling thread's current device
+  std::uint64_t elements = 0;
+  // The cudaStream_t whose work so far computes it; null: CUDA's default stream.
+  void* stream = nullptr;
+};
+
 // What happened to one peer in one round.
 struct PeerReport {
   PeerId peer;
@@ -96,6 +104,10 @@ struct RoundReport {
   std::uint64_t digest = 0;   // of the values; equal for members that hold the same averages
   std::uint64_t samples = 0;  // sum of the members' weights, as far as known here
   std::vector<PeerReport> peers;
+  // Where a gradient on a GPU went in and the GPU was given up (it was lost, it stopped, memory ran out, the round was
+  // canceled): the result, in host memory, until the next all_reduce. What the GPU's memory holds then means nothing.
+  // Empty otherwise: the result is where the gradient was.
+  std::span<const float> host_values;
   bool canceled = false;
   std::string error;  // why the round could not run at all (then the gradient is untouched); empty otherwise
 };
@@ -144,6 +156,12 @@ class Node {
   // first such element and its value, and the gradient is untouched. This is looked up on the calling thread (one pass
   // at the speed of memory).
   virtual std::future<RoundReport> all_reduce(std::span<float> gradient, double weight) = 0;
+
+  // The same for a gradient on a GPU: it is averaged there, and goes to and from the network through pinned host memory
+  // of the same size, which this node keeps for the next round. Blocks until the gradient is computed and there; what
+  // hinders that is a report.error that says what, and the gradient is untouched: without a GPU, in a build without
+  // CUDA, where its memory is full. From then on a GPU that fails costs no round: see RoundReport::host_values.
+  virtual std::future<RoundReport> all_reduce(const DeviceSpan& gradient, double weight) = 0;
 
   // Ends the round in flight: what is averaged stays averaged, the rest stays local; report.canceled is set.
   virtual void cancel() = 0;

@@ -136,30 +136,34 @@ Role role_of(transport::WireRole role) { return static_cast<Role>(role); }
 RoundDriver::RoundDriver(transport::Io& io, Mesh& mesh, RoundDriverConfig config, RoundDriverEvents& events)
     : io_(io),
       mesh_(mesh),
-      config_(config),
+      config_(std::move(config)),
       events_(events),
-      norms_(config.norms),
-      coder_({.error_feedback = config.error_feedback}) {}
+      norms_(config_.norms),
+      coder_({.error_feedback = config_.error_feedback}) {}
 
 std::span<float> RoundDriver::chunk_values(ChunkIndex chunk) const {
   const Range range = round_->plan().chunk(chunk);
   return gradient_.subspan(range.begin, range.size);
 }
 
-// One for every flow that can be in the middle of a payload, and two to spare; the compute queue is inline, so none
-// waits for a kernel.
-std::size_t RoundDriver::slabs_needed() const {
-  std::size_t flows = 2;
-  for (const auto& peer : mesh_.peers()) flows += peer->flows.size();
-  return flows;
+// One for every flow that can be in the middle of a payload, and two to spare: the CPU's sums are done at once. A
+// device holds what it needs to be busy.
+std::size_t RoundDriver::slabs_needed(std::size_t chunk_bytes) const {
+  constexpr std::size_t kDeviceBytes = std::size_t{24} << 20U;
+  std::size_t slabs = 2;
+  for (const auto& peer : mesh_.peers()) slabs += peer->flows.size();
+  return slabs + (device_ != nullptr ? kDeviceBytes / chunk_bytes : 0);
 }
 
 void RoundDriver::ensure_pool(std::size_t chunk_bytes) {
   std::erase_if(old_pools_, [](const auto& pool) { return pool->available() == pool->capacity(); });
   const std::size_t most = std::max<std::size_t>(2, config_.pool_bytes_limit / chunk_bytes);
-  const std::size_t wanted = std::min(slabs_needed(), most);
-  if (pool_ != nullptr && pool_->slab_bytes() >= chunk_bytes && pool_->capacity() >= wanted) return;
-  auto made = transport::SlabPool::make(chunk_bytes, std::min(std::bit_ceil(wanted), most));
+  const std::size_t wanted = std::min(slabs_needed(chunk_bytes), most);
+  const bool is_known = pool_is_known_ || device_ == nullptr;
+  if (pool_ != nullptr && pool_->slab_bytes() >= chunk_bytes && pool_->capacity() >= wanted && is_known) return;
+  pool_is_known_ = device_ != nullptr;
+  auto made = transport::SlabPool::make(chunk_bytes, std::min(std::bit_ceil(wanted), most),
+                                        pool_is_known_ ? config_.device_pages : transport::PageCallbacks{});
   PAPILIO_ASSERT(made.ok());  // sizes are within the limits; only a machine without memory fails here
   if (!made->notes().empty()) spdlog::info("{}", made->notes());
   if (pool_ != nullptr) old_pools_.push_back(std::move(pool_));
@@ -168,13 +172,17 @@ void RoundDriver::ensure_pool(std::size_t chunk_bytes) {
 
 // ---- a round's life
 
-void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double weight) {
+void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double weight,
+                        kernels::DeviceGradient* device) {
   PAPILIO_ASSERT(!round_);
+  PAPILIO_ASSERT(device == nullptr || (device->in_flight() == 0 && device->host_copy().data() == gradient.data()));
   PAPILIO_ASSERT_VALUES(spec.round > last_round_, spec.round, last_round_);
   spec_ = spec;
   if (!mutated(Mutation::mixed_rounds))
     last_round_ = spec.round - 1;  // shards of rounds that this node sat out may still be waiting
   gradient_ = gradient;
+  device_ = device;
+  host_values_ = {};
   began_ = io_.now();
   ensure_pool(spec.chunk_bytes);
 
@@ -225,12 +233,20 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   if (borrow_ == Borrow::automatic) {
     borrow_ = gradient.size_bytes() >= config_.borrow_from_bytes ? Borrow::everything : Borrow::nothing;
   }
+  if (device_ != nullptr) borrow_ = Borrow::nothing;  // pages that a driver has made are not for pipes
   borrow_averages_ = any_local && borrow_ == Borrow::everything;
   config.averages_first =
       config_.order == core::RoundOrder::averages_first || (config_.order == core::RoundOrder::automatic && any_local);
   round_.emplace(config, PartitionPlan::make(gradient.size(), plan_members, spec.chunk_bytes));
   chunk_checksums_.assign(round_->plan().chunk_count(), 0);
   begin_coding(plan_members);
+  if (device_ != nullptr) {
+    // For every chunk that this member sums up; where memory is short, it is the orders that will say so.
+    const PartitionPlan& plan = round_->plan();
+    const std::size_t open = plan.chunks(self);
+    if (device_->reserved() < open)
+      static_cast<void>(device_->reserve(open - device_->reserved(), plan.chunk_elements()));
+  }
   if (norms_.is_on()) {
     const double squares = kernels::inspect(gradient).sum_of_squares;
     const double rms = gradient.empty() ? 0 : std::sqrt(squares / static_cast<double>(gradient.size()));
@@ -296,6 +312,7 @@ void RoundDriver::cancel() {
   if (!round_) return;
   const Coverage told = round_->live();
   round_->cancel();
+  if (device_ != nullptr) give_up_device("the round was canceled");  // whoever cancels does not wait
   run_finalisations();
   const transport::Suspect giving_up{.round = spec_.round, .member = round_->config().self, .withdrawn = false};
   for (MemberIndex member = 0; member < member_peers_.size(); ++member) {
@@ -324,16 +341,19 @@ TimePoint RoundDriver::next_deadline() const {
   TimePoint next = kNever;
   if (round_ && !round_->is_over()) {
     next = std::min(round_->next_deadline(), next_pulse_);
-  } else if (round_ && shards_in_flight_ == 0) {
+  } else if (round_ && shards_in_flight_ == 0 && !device_is_busy()) {
     next = io_.now();  // over since begin(): no event will come
   } else if (round_ && io_.now() < round_->config().deadline) {
     next = round_->config().deadline;
   }
+  if (device_ != nullptr) next = std::min(next, device_->failure() ? io_.now() : device_->deadline());
+  if (device_is_busy()) next = std::min(next, round_->config().deadline);
   for (const HeldFlow& held : held_) next = std::min(next, saturating_add(held.since, config_.hold_timeout));
   return next;
 }
 
 void RoundDriver::handle_time(TimePoint now) {
+  if (device_ != nullptr) take_from_device(now);
   if (round_) {
     const bool is_due = now >= round_->next_deadline();
     if (now >= round_->lateness().next_tick()) feed_timers(now);
@@ -361,6 +381,7 @@ void RoundDriver::give_up_held(TimePoint now) {
 
 void RoundDriver::finish_if_over() {
   if (!round_ || !round_->is_over()) return;
+  if (device_is_busy()) return;  // with the last averages
   if (shards_in_flight_ > 0) {
     // Nothing more is wanted by anybody, yet the kernel still reads from the gradient. As a rule the news that it is
     // done comes next (a reducer's answer may overtake it); where it has not by the deadline, the link is stuck.
@@ -380,6 +401,8 @@ void RoundDriver::finish_if_over() {
   coder_.end();
   round_.reset();
   gradient_ = {};
+  device_ = nullptr;
+  PAPILIO_ASSERT_VALUES(ordered_.empty(), ordered_.size(), spec_.round);
   for (const auto& peer : mesh_.peers()) peer->member = kNotAMember;
   member_peers_.clear();
   resume_held();  // late shards of this round; shards of later ones are asked about again and held
@@ -418,6 +441,7 @@ RoundReport RoundDriver::make_report() {
   report.seconds = to_seconds(io_.now() - began_);
   report.members = round_->members();
   report.canceled = round_->was_canceled();
+  report.host_values = host_values_;
   double weight_most = round_->config().weight;
   double covered = 0;
   report.chunks.reserve(plan.chunk_count());
@@ -519,7 +543,7 @@ void RoundDriver::handle_shard(Peer& peer, const transport::Header& header, tran
     peer.progress.whole_shards += payload_bytes;
     peer.progress.gradient_of_whole += round_->plan().chunk(chunk_of(header)).size * sizeof(float);
     if (const auto* contribution = std::get_if<transport::Contribution>(&header)) {
-      handle_contribution(peer, *contribution, payload);
+      handle_contribution(peer, *contribution, payload, slab);
     } else {
       handle_average(peer, std::get<transport::Average>(header), payload);
     }
@@ -529,7 +553,7 @@ void RoundDriver::handle_shard(Peer& peer, const transport::Header& header, tran
 }
 
 void RoundDriver::handle_contribution(Peer& peer, const transport::Contribution& header,
-                                      std::span<const std::byte> payload) {
+                                      std::span<const std::byte> payload, transport::Slab& slab) {
   const std::uint64_t elements = coder_.elements_in(format_of(header), header.chunk, payload.size());
   // Settled meanwhile: the sender may have its average already and its bytes may have changed on the way. No fault.
   if (round_->check_contribution(peer.member, header.chunk, header.weight, elements) != Verdict::accept) return;
@@ -541,11 +565,12 @@ void RoundDriver::handle_contribution(Peer& peer, const transport::Contribution&
       round_->handle_contribution(peer.member, header.chunk, header.weight);
   PAPILIO_ASSERT(reduction.has_value());
   const float weight = reduction->weight * scale;  // of the values; the total counts the whole weight
+  if (device_ != nullptr) return order_sum(header.chunk, *reduction, weight, header.codec, numbers->bytes, slab);
   kernels::accumulate_accepted(chunk_values(header.chunk), reduction->own_scale, weight, kernel_codec(header.codec),
                                numbers->bytes, reduction->last ? reduction->inverse_total : 1);
   round_->handle_reduced(header.chunk);
   if (reduction->last) {
-    chunk_checksums_[header.chunk] = coder_.finish_average(header.chunk, false);
+    finish_average(header.chunk, false);
     deliver_notices();
     wake_senders();
   }
@@ -648,6 +673,7 @@ void RoundDriver::write_average(ChunkIndex chunk, transport::Codec codec, const 
   } else {
     std::memcpy(values.data(), numbers.values.data(), values.size_bytes());
   }
+  if (device_ != nullptr) upload(chunk);
 }
 
 void RoundDriver::handle_average(Peer& peer, const transport::Average& header, std::span<const std::byte> payload) {
@@ -938,11 +964,124 @@ void RoundDriver::handle_shard_out(Peer* peer, std::uint64_t tag, bool sent) {
 
 void RoundDriver::run_finalisations() {
   while (const std::optional<core::Finalisation> order = round_->poll_finalisation()) {
+    if (order->scale && device_ != nullptr) {
+      this->order({.kind = kernels::ChunkOrder::Kind::finalise, .inverse_total = order->inverse_total},
+                  {.chunk = order->chunk, .is_sum = true, .ends = true, .slab = {}});
+      continue;
+    }
     if (order->scale) kernels::finalise(chunk_values(order->chunk), order->inverse_total);
     round_->handle_reduced(order->chunk);
     // Alone it stays what it is, to the last bit.
-    chunk_checksums_[order->chunk] = coder_.finish_average(order->chunk, !order->scale);
+    finish_average(order->chunk, !order->scale);
   }
+}
+
+void RoundDriver::finish_average(ChunkIndex chunk, bool alone) {
+  chunk_checksums_[chunk] = coder_.finish_average(chunk, alone);
+  if (device_ != nullptr && !alone && coder_.rounds_averages()) upload(chunk);
+}
+
+// ---- what a device does
+
+void RoundDriver::order(kernels::ChunkOrder what, DeviceOrder then) {
+  const Range range = round_->plan().chunk(then.chunk);
+  what.tag = ++last_tag_;
+  what.begin = range.begin;
+  what.count = range.size;
+  ordered_.emplace(what.tag, std::move(then));
+  device_->submit(io_.now(), what);
+}
+
+void RoundDriver::order_sum(ChunkIndex chunk, const core::Reduction& reduction, float weight, transport::Codec codec,
+                            std::span<const std::byte> bytes, transport::Slab& slab) {
+  const std::span<std::byte> place = slab.bytes();
+  if (bytes.data() != place.data()) {  // it came compressed, and that is not needed any more
+    PAPILIO_ASSERT_VALUES(bytes.size() <= place.size(), bytes.size(), place.size());
+    std::memcpy(place.data(), bytes.data(), bytes.size());
+  }
+  order({.kind = kernels::ChunkOrder::Kind::accumulate,
+         .codec = kernel_codec(codec),
+         .in = place.first(bytes.size()),
+         .own_scale = reduction.own_scale,
+         .weight = weight,
+         .inverse_total = reduction.last ? reduction.inverse_total : 1,
+         .limit = std::numeric_limits<float>::max(),  // the CPU has looked, while it read the checksum
+         .last = reduction.last},
+        {.chunk = chunk, .is_sum = true, .ends = reduction.last, .slab = std::move(slab)});
+}
+
+void RoundDriver::upload(ChunkIndex chunk) {
+  order({.kind = kernels::ChunkOrder::Kind::upload}, {.chunk = chunk, .slab = {}});
+}
+
+void RoundDriver::take_from_device(TimePoint now) {
+  const std::vector<kernels::ChunkCompletion> completions = device_->take_completions(now);
+  act_on_ordered(completions);
+  if (device_ == nullptr) return;
+  const bool refused = std::any_of(completions.begin(), completions.end(),
+                                   [](const auto& each) { return each.fault != kernels::NumberFault::none; });
+  if (device_->failure()) {
+    give_up_device(device_->failure()->message);
+  } else if (device_is_busy() && now >= round_->config().deadline) {
+    give_up_device("it was not done by the round's deadline");
+  } else if (refused) {
+    give_up_device("it takes what the host has for no numbers");
+  }
+}
+
+// True: it was a sum.
+bool RoundDriver::handle_ordered(const kernels::ChunkCompletion& completion) {
+  const auto done = ordered_.extract(completion.tag);
+  PAPILIO_ASSERT_VALUES(!done.empty(), completion.tag, last_tag_);
+  DeviceOrder& order = done.mapped();
+  order.slab.release();
+  if (!order.is_sum) return false;
+  // The CPU found the same payload well.
+  PAPILIO_ASSERT_VALUES(completion.fault == kernels::NumberFault::none, completion.tag, order.chunk);
+  round_->handle_reduced(order.chunk);
+  if (order.ends) finish_average(order.chunk, false);
+  return true;
+}
+
+void RoundDriver::act_on_ordered(const std::vector<kernels::ChunkCompletion>& completions) {
+  if (completions.empty()) return;
+  bool any_sum = false;
+  for (const kernels::ChunkCompletion& each : completions) any_sum |= handle_ordered(each);
+  if (any_sum) act();
+  resume_starved();
+}
+
+// The orders that it did not carry out are carried out here, so that afterwards all is as if the CPU had done
+// everything.
+void RoundDriver::give_up_device(const std::string& why) {
+  // It has had its time; what is left is to see whether it still writes to the memory here.
+  constexpr Duration kStopLimit = std::chrono::milliseconds(100);
+  kernels::DeviceGradient& device = *std::exchange(device_, nullptr);
+  const kernels::DeviceGradient::TakenBack back = device.take_back(kStopLimit);
+  spdlog::warn("round {}: the GPU is given up ({}){}; the CPU carries out {} orders of its and goes on", spec_.round,
+               why, back.stopped ? "" : ", and it does not stop", back.orders.size());
+  gradient_ = device.host_copy();
+  host_values_ = gradient_;
+  coder_.move_gradient(gradient_);
+  std::vector<kernels::ChunkCompletion> completions = device.take_completions(io_.now());
+  for (const kernels::ChunkOrder& order : back.orders) {
+    const std::span<float> values = gradient_.subspan(order.begin, order.count);
+    if (order.kind == kernels::ChunkOrder::Kind::finalise) {
+      kernels::finalise(values, order.inverse_total);
+    } else {
+      PAPILIO_ASSERT(order.kind == kernels::ChunkOrder::Kind::accumulate);
+      kernels::accumulate_accepted(values, order.own_scale, order.weight, order.codec, order.in, order.inverse_total);
+    }
+    completions.push_back({.tag = order.tag, .fault = kernels::NumberFault::none});
+  }
+  if (!back.stopped) {
+    // It may still read there, so the slabs stay where they are as long as the process lives.
+    static auto* const left_alone = new std::vector<std::unique_ptr<transport::SlabPool>>;
+    left_alone->push_back(std::move(pool_));
+    ensure_pool(spec_.chunk_bytes);
+  }
+  act_on_ordered(completions);
+  PAPILIO_ASSERT_VALUES(ordered_.empty(), ordered_.size(), spec_.round);
 }
 
 void RoundDriver::wake_senders() {

@@ -7,6 +7,11 @@
 // average has come back, which shows that the reducer read them; an average's bytes change only after the round, which
 // waits until every reader has said that it is done. Shards in another format than plain fp32 are copies that the
 // ShardCoder makes.
+//
+// A gradient on a device (kernels/device.h) is averaged there, and everything that comes from or goes to others comes
+// from and goes to its host copy. The device does the sums, some time later, and holds the slabs of their payloads
+// until then; averages from others go to the host copy first and from there to the device. A device that fails is given
+// up: the CPU carries out what the device did not, on the host copy, and the round goes on with that.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +19,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "engine/core/conduct.hpp"
@@ -24,6 +30,7 @@
 #include "engine/node/node.hpp"
 #include "engine/node/patience.hpp"
 #include "engine/node/shard_coder.hpp"
+#include "kernels/device.h"
 #include "transport/slab_pool.hpp"
 
 namespace papilio::node {
@@ -63,6 +70,8 @@ struct RoundDriverConfig {
   // and averages, which are the same for all, what is fastest on the slowest way.
   FormatChoice format = ShardFormat{};
   bool error_feedback = true;
+  // Makes the slabs known to a device, once a gradient is on one.
+  transport::PageCallbacks device_pages;
 };
 
 class RoundDriverEvents {
@@ -81,7 +90,9 @@ class RoundDriver {
 
   // The gradient is the driver's until on_round_over. Members that are not connected are cut off at once.
   // Its elements are within core::largest_element(weight).
-  void begin(const RoundSpec& spec, std::span<float> gradient, double weight);
+  // `device`: `gradient` is its host copy, and loaded; it has nothing to do, and it is the driver's, too.
+  void begin(const RoundSpec& spec, std::span<float> gradient, double weight,
+             kernels::DeviceGradient* device = nullptr);
   void cancel();
   [[nodiscard]] bool in_round() const { return round_.has_value(); }
   [[nodiscard]] RoundId last_round() const { return last_round_; }
@@ -125,20 +136,29 @@ class RoundDriver {
     std::span<const float> values;     // the same, decoded; empty: nobody needs them so
   };
 
+  // What a device is doing for a chunk.
+  struct DeviceOrder {
+    ChunkIndex chunk = 0;
+    bool is_sum = false;
+    bool ends = false;     // the sum is the average
+    transport::Slab slab;  // of its payload
+  };
+
   struct EarlyFrame {
     Peer* peer = nullptr;
     transport::Header header;
   };
 
   [[nodiscard]] std::span<float> chunk_values(ChunkIndex chunk) const;
-  [[nodiscard]] std::size_t slabs_needed() const;
+  [[nodiscard]] std::size_t slabs_needed(std::size_t chunk_bytes) const;
   void ensure_pool(std::size_t chunk_bytes);
   void begin_coding(std::span<const PlanMember> members);
   [[nodiscard]] double line_rate(MemberIndex member, std::span<const PlanMember> members) const;
   void give_up_held(TimePoint now);
   void resume_held();
   void resume_starved();
-  void handle_contribution(Peer& peer, const transport::Contribution& header, std::span<const std::byte> payload);
+  void handle_contribution(Peer& peer, const transport::Contribution& header, std::span<const std::byte> payload,
+                           transport::Slab& slab);
   void handle_average(Peer& peer, const transport::Average& header, std::span<const std::byte> payload);
   template <typename Shard>
   [[nodiscard]] std::optional<Numbers> good_numbers(Peer& peer, const Shard& header, std::span<const std::byte> payload,
@@ -149,7 +169,17 @@ class RoundDriver {
   void handle_damaged(Peer& peer, const transport::Contribution& header);
   void handle_damaged(Peer& peer, const transport::Average& header);
   void write_average(ChunkIndex chunk, transport::Codec codec, const Numbers& numbers);
+  void finish_average(ChunkIndex chunk, bool alone);
   void run_finalisations();
+  void order(kernels::ChunkOrder what, DeviceOrder then);
+  void order_sum(ChunkIndex chunk, const core::Reduction& reduction, float weight, transport::Codec codec,
+                 std::span<const std::byte> bytes, transport::Slab& slab);
+  void upload(ChunkIndex chunk);
+  bool handle_ordered(const kernels::ChunkCompletion& completion);
+  void act_on_ordered(const std::vector<kernels::ChunkCompletion>& completions);
+  void take_from_device(TimePoint now);
+  void give_up_device(const std::string& why);
+  [[nodiscard]] bool device_is_busy() const { return device_ != nullptr && device_->in_flight() > 0; }
   void wake_senders();
   void violate(Peer& peer, core::CutOff reason, const std::string& what);
   void drop_unreleased();
@@ -183,6 +213,11 @@ class RoundDriver {
   std::optional<core::Round> round_;
   RoundSpec spec_;
   std::span<float> gradient_;
+  kernels::DeviceGradient* device_ = nullptr;               // none, or not any more: the CPU does everything
+  std::span<const float> host_values_;                      // of a device that was given up
+  std::unordered_map<std::uint64_t, DeviceOrder> ordered_;  // by tag
+  std::uint64_t last_tag_ = 0;
+  bool pool_is_known_ = false;  // to a device
   RoundId last_round_ = 0;
   TimePoint began_{};
   TimePoint next_pulse_ = kNever;

@@ -77,6 +77,10 @@ class ShardCoder {
   void begin(const PartitionPlan& plan, MemberIndex self, std::span<float> gradient, std::vector<ShardFormat> links,
              ShardFormat averages);
   void end();
+  // The same values, at another address.
+  void move_gradient(std::span<float> gradient) { gradient_ = gradient; }
+  // finish_average changes values.
+  [[nodiscard]] bool rounds_averages() const { return averages_.codec != transport::Codec::fp32; }
 
   // What is kept for the next round; empty: nothing yet.
   [[nodiscard]] std::span<const float> residual() const { return residual_; }

@@ -199,7 +199,8 @@ struct Course {
 NumberFault carry_out(const ChunkOrder& order, std::span<float> gradient) {
   const std::span<float> values = gradient.subspan(order.begin, order.count);
   switch (order.kind) {
-    case ChunkOrder::Kind::load: return NumberFault::none;
+    case ChunkOrder::Kind::load:
+    case ChunkOrder::Kind::upload: return NumberFault::none;
     case ChunkOrder::Kind::encode: scalar::encode(order.codec, values, order.out); return NumberFault::none;
     case ChunkOrder::Kind::accumulate:
       return scalar::accumulate_checked(values, order.own_scale, order.weight, order.codec, order.in,
@@ -368,6 +369,51 @@ TEST_P(OnDevice, AnEmptyGradientAndEmptyChunksAreFine) {
   EXPECT_EQ(completions[0].tag, 3U);
 }
 
+// Sums are under way for a chunk when its average comes from elsewhere.
+void upload_over_sums(Bench& bench, bool take_back) {
+  constexpr std::size_t kBegin = 100, kCount = 3000;
+  DeviceGradient& gradient = bench.gradient();
+  gradient.submit(time_now(), {.kind = ChunkOrder::Kind::load, .begin = 0, .count = gradient.elements()});
+  static_cast<void>(bench.finish());
+  Random random(3);
+  const std::vector<std::byte> contribution = encoded(Codec::fp32, draw(random, Draw::ordinary, kCount));
+  const std::vector<float> average = draw(random, Draw::ordinary, kCount);
+  std::vector<float> wanted(gradient.host_copy().begin(), gradient.host_copy().end());
+  std::copy(average.begin(), average.end(), wanted.begin() + kBegin);
+  for (std::uint64_t tag : {1, 2}) {
+    gradient.submit(time_now(), {.kind = ChunkOrder::Kind::accumulate,
+                                 .tag = tag,
+                                 .begin = kBegin,
+                                 .count = kCount,
+                                 .in = contribution,
+                                 .limit = 100});
+  }
+  std::copy(average.begin(), average.end(), gradient.host_copy().begin() + kBegin);
+  gradient.submit(time_now(), {.kind = ChunkOrder::Kind::upload, .tag = 3, .begin = kBegin, .count = kCount});
+  std::vector<ChunkCompletion> done;
+  if (!take_back) done = bench.finish();
+  if (take_back || gradient.failure()) {
+    EXPECT_TRUE(gradient.take_back().orders.empty());
+    for (const ChunkCompletion& each : gradient.take_completions(time_now())) done.push_back(each);
+  } else {
+    EXPECT_TRUE(same_bits(bench.device_values(), wanted));
+  }
+  std::uint64_t tags = 0;
+  for (const ChunkCompletion& each : done) tags += each.tag;
+  EXPECT_EQ(done.size(), 3U);
+  EXPECT_EQ(tags, 6U);
+  EXPECT_TRUE(same_bits(gradient.host_copy(), wanted));
+}
+
+TEST_P(OnDevice, WhatItsOwnerChangesReplacesWhatWasUnderWay) {
+  Random random(8);
+  const std::vector<float> start = draw(random, Draw::ordinary, 5000);
+  for (const bool take_back : {false, true}) {
+    Bench bench(GetParam(), start);
+    upload_over_sums(bench, take_back);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Here, OnDevice, ::testing::ValuesIn(backends()),
                          [](const auto& each) { return each.param.name; });
 
@@ -410,6 +456,17 @@ TEST(LosingADevice, AtAnyOrderLosesNothing) {
         fails_and_goes_on({.lanes = lanes, .lose_at = at}, codec, label + ", lost");
         fails_and_goes_on({.lanes = lanes, .refuse_from = at}, codec, label + ", refused");
       }
+    }
+  }
+}
+
+TEST(LosingADevice, WhatItsOwnerChangedStays) {
+  Random random(8);
+  const std::vector<float> start = draw(random, Draw::ordinary, 5000);
+  for (std::uint64_t at = 1; at < 5; ++at) {
+    for (const HostDeviceConfig& config : {HostDeviceConfig{.lose_at = at}, HostDeviceConfig{.refuse_from = at}}) {
+      Bench bench({.name = "host", .is_gpu = false, .gpu = {}}, start, config);
+      upload_over_sums(bench, false);
     }
   }
 }
