@@ -245,10 +245,12 @@ class LoopNode final : public Node, private node::EngineEvents {
   std::future<RoundReport> begin_call(std::uint64_t elements, double weight, FindGradient find_gradient) {
     AllReduceCall call{.gradient = {}, .weight = weight, .promise = {}};
     std::future<RoundReport> future = call.promise.get_future();
+    RoundReport refused;
     Status status = call_is_valid(elements, weight);
     if (status) status = reserve_round();
     if (status) {
       status = find_gradient(call);
+      refused.gpu_refused = !status;
       if (status) status = numbers_are_good(call.gradient, weight);
       const std::lock_guard lock(exchange_.mutex);
       if (status && exchange_.stop) status = usage_error(kStopped);
@@ -259,7 +261,6 @@ class LoopNode final : public Node, private node::EngineEvents {
       }
       round_in_flight_ = false;
     }
-    RoundReport refused;
     refused.error = status.error().message;
     call.promise.set_value(std::move(refused));
     return future;

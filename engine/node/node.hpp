@@ -108,6 +108,8 @@ struct RoundReport {
   // canceled): the result, in host memory, until the next all_reduce. What the GPU's memory holds then means nothing.
   // Empty otherwise: the result is where the gradient was.
   std::span<const float> host_values;
+  // `error` is that the GPU could not be used: the same gradient in host memory may do.
+  bool gpu_refused = false;
   bool canceled = false;
   std::string error;  // why the round could not run at all (then the gradient is untouched); empty otherwise
 };

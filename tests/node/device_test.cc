@@ -1,5 +1,5 @@
-// Rounds of members whose gradients are on a device, over real sockets and with the thread that stands in for one: the
-// same bits as from the CPU, whatever the device does and whenever it stops doing it.
+// Rounds of members whose gradients are on a device, over real sockets, with the thread that stands in for one and with
+// a GPU where there is one: the same bits as from the CPU, whatever the device does and whenever it stops doing it.
 
 #include <gtest/gtest.h>
 
@@ -16,6 +16,7 @@
 #include "engine/base/random.hpp"
 #include "engine/node/device_keeper.hpp"
 #include "engine/node/engine.hpp"
+#include "kernels/cuda.h"
 #include "kernels/host_device.h"
 #include "transport/io.hpp"
 
@@ -54,7 +55,12 @@ struct Member final : EngineEvents {
   void on_peer_joined(Peer&) override {}
   void on_peer_left(Peer&, PeerLeft, const std::string&) override {}
   void on_control(Peer&, const transport::Header&) override {}
-  void on_round_over(RoundReport each) override { report = std::move(each); }
+  void on_round_over(RoundReport each) override {
+    report = std::move(each);
+    if (is_on_gpu && report->host_values.empty()) {
+      EXPECT_TRUE(kernels::cuda::copy(memory.data(), gpu.data(), gpu.size()).ok());
+    }
+  }
   void on_refused(const transport::Address&, const std::string&) override {}
 
   // Where the result is, as the report says.
@@ -64,6 +70,8 @@ struct Member final : EngineEvents {
 
   std::vector<float> memory;  // of the device, or the gradient
   HostDevice* device = nullptr;
+  bool is_on_gpu = false;
+  kernels::cuda::Memory gpu;
   std::unique_ptr<DeviceKeeper> keeper;
   std::unique_ptr<Engine> engine;
   bool is_dead = false;
@@ -96,6 +104,10 @@ class DeviceTest : public testing::TestWithParam<transport::IoBackend> {
       RoundDriverConfig rounds;
       rounds.self = mesh.self;
       rounds.format = format;
+      rounds.device_pages.on_mapped = [](std::span<std::byte> pages) -> std::string {
+        return kernels::cuda::register_pinned(pages) ? "" : "not pinned";
+      };
+      rounds.device_pages.on_unmapping = kernels::cuda::unregister_pinned;
       EngineEvents& events = member;
       member.engine = std::make_unique<Engine>(*io_, mesh, rounds, events);
       ASSERT_TRUE(member.engine->start().ok());
@@ -120,6 +132,15 @@ class DeviceTest : public testing::TestWithParam<transport::IoBackend> {
     member.keeper = std::make_unique<DeviceKeeper>(
         maker, [this] { io_->wake(); }, patience);
   }
+
+  void give_gpu(std::size_t index) {
+    members_[index]->is_on_gpu = true;
+    const auto maker = [](const DeviceSpan& span, std::function<void()> wake) {
+      return kernels::cuda::make_device(span.data, span.elements, {}, std::move(wake));
+    };
+    members_[index]->keeper = std::make_unique<DeviceKeeper>(maker, [this] { io_->wake(); });
+  }
+  void give(std::size_t index, bool gpu) { gpu ? give_gpu(index) : give_device(index, {}); }
 
   [[nodiscard]] bool run_until(const std::function<bool()>& predicate) {
     const TimePoint bound = io_->now() + kBound;
@@ -149,7 +170,17 @@ class DeviceTest : public testing::TestWithParam<transport::IoBackend> {
         each.engine->begin_round(spec, each.memory, weight_of(i));
         continue;
       }
-      const auto loaded = each.keeper->load({.data = each.memory.data(), .elements = elements});
+      float* data = each.memory.data();
+      if (each.is_on_gpu) {
+        if (each.gpu.size() != elements * sizeof(float)) {
+          auto made = kernels::cuda::Memory::allocate(kernels::cuda::Place::device, elements * sizeof(float));
+          ASSERT_TRUE(made.ok());
+          each.gpu = std::move(*made);
+        }
+        ASSERT_TRUE(kernels::cuda::copy(each.gpu.data(), data, elements * sizeof(float)).ok());
+        data = each.gpu.as<float>();
+      }
+      const auto loaded = each.keeper->load({.data = data, .elements = elements});
       ASSERT_TRUE(loaded.ok()) << loaded.error().message;
       each.engine->begin_round(spec, (*loaded)->host_copy(), weight_of(i), *loaded);
     }
@@ -220,6 +251,11 @@ std::string name_of(const testing::TestParamInfo<transport::IoBackend>& backend)
 }
 INSTANTIATE_TEST_SUITE_P(Backends, DeviceTest, testing::ValuesIn(backends()), name_of);
 
+// What there is here: the stand-in, and the GPU.
+std::vector<bool> gpu_or_not() {
+  return kernels::cuda::availability().usable ? std::vector<bool>{false, true} : std::vector<bool>{false};
+}
+
 // Two members where it matters in which order they are added up.
 TEST_P(DeviceTest, TheResultIsTheCpusBitForBit) {
   constexpr RoundId kRounds = 3;
@@ -232,19 +268,21 @@ TEST_P(DeviceTest, TheResultIsTheCpusBitForBit) {
                            Case{2, {Codec::int8, Compression::zstd}}, Case{2, {Codec::fp32, Compression::zstd}},
                            Case{2, {}, 1}, Case{2, {}, 0}}) {
     const auto wanted = by_cpu(each.members, kRounds, each.elements, each.format);
-    for (const std::size_t with_device : {std::size_t{1}, each.members}) {
-      SCOPED_TRACE(to_string(each.format) + ", " + std::to_string(with_device) + " of " + std::to_string(each.members) +
-                   " on a device");
-      dissolve();
-      make_group(each.members, each.format);
-      for (std::size_t i = 0; i < with_device; ++i) give_device(i, {});
-      for (RoundId round = 1; round <= kRounds; ++round) {
-        all_reduce(round, each.elements);
-        for (const auto& member : members_) {
-          EXPECT_TRUE(member->report->host_values.empty());
-          EXPECT_TRUE(same_bits(member->memory, wanted[round - 1]));
-          EXPECT_EQ(member->report->digest, members_[0]->report->digest);
-          EXPECT_EQ(member->report->coverage, 1);
+    for (const bool gpu : gpu_or_not()) {
+      for (const std::size_t with_device : {std::size_t{1}, each.members}) {
+        SCOPED_TRACE(to_string(each.format) + ", " + std::to_string(with_device) + " of " +
+                     std::to_string(each.members) + (gpu ? " on the GPU" : " on the stand-in"));
+        dissolve();
+        make_group(each.members, each.format);
+        for (std::size_t i = 0; i < with_device; ++i) give(i, gpu);
+        for (RoundId round = 1; round <= kRounds; ++round) {
+          all_reduce(round, each.elements);
+          for (const auto& member : members_) {
+            EXPECT_TRUE(member->report->host_values.empty());
+            EXPECT_TRUE(same_bits(member->memory, wanted[round - 1]));
+            EXPECT_EQ(member->report->digest, members_[0]->report->digest);
+            EXPECT_EQ(member->report->coverage, 1);
+          }
         }
       }
     }
@@ -363,11 +401,12 @@ TEST_P(DeviceTest, ACanceledRoundIsOverAtOnce) {
 
 // Its successors have sums under way for chunks whose averages may come from others after all.
 TEST_P(DeviceTest, AReducerThatDiesAtAnyPointLeavesEqualModels) {
-  for (std::uint64_t after = 0; after < 12; after += 2) {
-    SCOPED_TRACE("after " + std::to_string(after) + " chunks");
+  for (std::uint64_t step = 0; step < 6 * gpu_or_not().size(); ++step) {
+    const std::uint64_t after = step % 6 * 2;
+    SCOPED_TRACE("after " + std::to_string(after) + " chunks" + (step < 6 ? "" : ", on the GPU"));
     dissolve();
     make_group(4);
-    for (std::size_t i = 0; i < 4; ++i) give_device(i, {});
+    for (std::size_t i = 0; i < 4; ++i) give(i, step >= 6);
     begin(1, 16 * kChunk);
     ASSERT_TRUE(run_until([&] {
       const core::Round* const round = members_[3]->engine->rounds().round();

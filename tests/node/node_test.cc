@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/cuda.h"
+
 namespace papilio {
 namespace {
 
@@ -52,6 +54,38 @@ struct Pair {
   std::vector<float> gradient = std::vector<float>(kElements, 1.5F);
   std::unique_ptr<Node> one, other;
 };
+
+// Where there is a GPU; elsewhere the call says why there is none, and costs nothing.
+TEST(Node, AGradientOnAGpuIsAveragedThereOrTheCallSaysWhyNot) {
+  Pair pair;
+  const std::vector<float> others(kElements, 3.5F);
+  std::vector<float> gradient = others;
+  DeviceSpan span{.data = gradient.data(), .elements = kElements};
+  auto memory = kernels::cuda::Memory::allocate(kernels::cuda::Place::device, kElements * sizeof(float));
+  if (memory) {
+    ASSERT_TRUE(kernels::cuda::copy(memory->data(), others.data(), memory->size()).ok());
+    span.data = memory->as<float>();
+  }
+  std::future<RoundReport> averaged = pair.other->all_reduce(span, 1);
+  if (!memory) {
+    const RoundReport report = averaged.get();
+    EXPECT_EQ(report.error, "all_reduce: " + kernels::cuda::availability().text);
+    EXPECT_TRUE(report.gpu_refused);
+    EXPECT_EQ(gradient, others);
+    averaged = pair.other->all_reduce(gradient, 1);
+  }
+  const RoundReport one = pair.one->all_reduce(pair.gradient, 1).get();
+  ASSERT_EQ(averaged.wait_for(kBound), std::future_status::ready);
+  const RoundReport report = averaged.get();
+  EXPECT_EQ(report.error, "");
+  EXPECT_TRUE(report.host_values.empty());
+  EXPECT_EQ(report.digest, one.digest);
+  if (memory) {
+    ASSERT_TRUE(kernels::cuda::copy(gradient.data(), memory->data(), memory->size()).ok());
+  }
+  EXPECT_EQ(gradient, std::vector<float>(kElements, 2.5F));
+  EXPECT_EQ(pair.gradient, gradient);
+}
 
 TEST(Node, StoppedAmidARoundItReportsAndLeaves) {
   Pair pair;

@@ -49,6 +49,11 @@ class FakeGroup::Member final : public Node {
     return future;
   }
 
+  // Its devices have the host's memory.
+  std::future<RoundReport> all_reduce(const DeviceSpan& gradient, double weight) override {
+    return all_reduce(std::span(gradient.data, gradient.elements), weight);
+  }
+
   void cancel() override {
     const std::lock_guard lock(group_.mutex_);
     if (waiting_) end_alone("");
