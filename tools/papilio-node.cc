@@ -16,6 +16,7 @@
 #include "engine/training/corpus.hpp"
 #include "engine/training/learner.hpp"
 #include "engine/training/trainer.hpp"
+#include "kernels/cuda.h"
 #include "tools/common/command_line.hpp"
 #include "tools/node/bans.hpp"
 #include "tools/node/display.hpp"
@@ -59,6 +60,9 @@ class Run final : public training::TrainerEvents {
   void on_failed_round(std::uint64_t epoch, const std::string& reason) override {
     spdlog::warn("the round of epoch {} could not run ({}); trying again", epoch, reason);
   }
+  void on_gpu_refused(const std::string& reason) override {
+    spdlog::warn("gradients go through host memory from now on ({})", reason);
+  }
 
  private:
   Status train(training::Learner& learner, const training::Corpus& corpus);
@@ -89,6 +93,7 @@ Status Run::run() {
 
   auto learner = training::Learner::create(*model, optimiser_settings_of(settings_), corpus->symbols().size());
   if (!learner) return learner.error();
+  if (settings_.device == "cuda") spdlog::info("gradients are averaged on: {}", kernels::cuda::availability().text);
   // The learner outlives the node, which may hold its gradient until it has left.
   return train(**learner, *corpus);
 }

@@ -28,6 +28,7 @@ class Model {
   // Tokens [samples, context] of int64 to logits [samples, context, symbols].
   virtual Tensor logits(const Tensor& tokens) = 0;
   virtual std::vector<std::pair<std::string, Tensor>> named_parameters() = 0;
+  virtual void move_to(torch::Device device) = 0;
 };
 
 // One pre-norm block: x + attention(norm(x)), then x + mlp(norm(x)).
@@ -143,6 +144,7 @@ class BuiltInModel final : public Model {
     for (const auto& item : transformer_->named_parameters()) all.emplace_back(item.key(), item.value());
     return all;
   }
+  void move_to(torch::Device device) override { transformer_->to(device); }
 
  private:
   Transformer transformer_;
@@ -157,6 +159,7 @@ class ScriptModel final : public Model {
     for (const auto& item : module_.named_parameters()) all.emplace_back(item.name, item.value);
     return all;
   }
+  void move_to(torch::Device device) override { module_.to(device); }
 
  private:
   torch::jit::Module module_;
@@ -181,7 +184,13 @@ class TorchLearner final : public Learner {
  public:
   TorchLearner(std::unique_ptr<Model> model, const ModelSettings& settings, const OptimiserSettings& optimiser,
                std::size_t symbols)
-      : model_(std::move(model)), context_(settings.context), symbols_(symbols), optimiser_settings_(optimiser) {
+      : model_(std::move(model)),
+        device_(settings.device == "cuda" ? torch::Device(torch::kCUDA, 0) : torch::Device(torch::kCPU)),
+        context_(settings.context),
+        symbols_(symbols),
+        optimiser_settings_(optimiser) {
+    // Initial values are drawn on the CPU, and are the same everywhere.
+    if (device_.is_cuda()) model_->move_to(device_);
     for (auto& [name, value] : model_->named_parameters()) {
       all_values_.push_back(value);
       if (!value.requires_grad()) continue;
@@ -196,14 +205,14 @@ class TorchLearner final : public Learner {
       return usage_error("--model: " + name + " has no trainable parameters; save it with requires_grad set");
     }
     for (std::size_t i = 0; i < values_.size(); ++i) {
-      if (values_[i].scalar_type() == torch::kFloat32 && values_[i].device().is_cpu()) continue;
+      if (values_[i].scalar_type() == torch::kFloat32 && values_[i].device() == device_) continue;
       return usage_error("model: parameter " + parameters_[i].name + " of " + name + " is " +
                          std::string(torch::toString(values_[i].scalar_type())) + " on " + values_[i].device().str() +
                          "; save the model with float32 parameters on the CPU");
     }
     const torch::NoGradGuard no_gradient;
     const auto context = static_cast<std::int64_t>(context_);
-    const Tensor answer = model_->logits(torch::zeros({1, context}, torch::kInt64));
+    const Tensor answer = model_->logits(torch::zeros({1, context}, torch::kInt64).to(device_));
     if (answer.dim() == 3 && answer.size(0) == 1 && answer.size(1) == context &&
         answer.size(2) >= static_cast<std::int64_t>(symbols_)) {
       return Done{};
@@ -223,7 +232,8 @@ class TorchLearner final : public Learner {
     if (!memory_->ok()) {
       return runtime_error("no memory for a gradient of " + std::to_string(total) + " values; choose a smaller model");
     }
-    flat_ = torch::from_blob(memory_->floats().data(), {static_cast<std::int64_t>(total)}, torch::kFloat32);
+    host_ = torch::from_blob(memory_->floats().data(), {static_cast<std::int64_t>(total)}, torch::kFloat32);
+    flat_ = device_.is_cuda() ? torch::zeros_like(host_, torch::TensorOptions().device(device_)) : host_;
     std::int64_t begin = 0;
     for (Tensor& value : values_) {
       value.mutable_grad() = flat_.narrow(0, begin, value.numel()).view(value.sizes());
@@ -246,8 +256,9 @@ class TorchLearner final : public Learner {
     // Per thread in some builds of LibTorch: several nodes of one process would fight over the cores.
     torch::set_num_threads(1);
     try {
-      const Tensor logits = model_->logits(view_of(inputs, samples));
-      const Tensor mean = nn::functional::cross_entropy(logits.flatten(0, 1), view_of(targets, samples).flatten());
+      const Tensor logits = model_->logits(view_of(inputs, samples).to(device_));
+      const Tensor wanted = view_of(targets, samples).to(device_).flatten();
+      const Tensor mean = nn::functional::cross_entropy(logits.flatten(0, 1), wanted);
       const Tensor loss = mean * static_cast<double>(samples);
       loss.backward();
       return loss.item<double>();
@@ -256,7 +267,25 @@ class TorchLearner final : public Learner {
     }
   }
 
-  std::span<float> gradient() override { return memory_->floats(); }
+  std::span<float> gradient() override {
+    if (device_.is_cuda()) host_.copy_(flat_);
+    return memory_->floats();
+  }
+  std::optional<DeviceSpan> device_gradient() override {
+    if (!device_.is_cuda()) return std::nullopt;
+    // Everything here runs in LibTorch's default stream, which is CUDA's.
+    return DeviceSpan{.data = flat_.data_ptr<float>(), .elements = memory_->floats().size()};
+  }
+  Status set_gradient(std::span<const float> values) override {
+    PAPILIO_ASSERT_VALUES(values.size() == memory_->floats().size(), values.size(), memory_->floats().size());
+    try {
+      // from_blob wants a pointer to mutable memory; nothing writes through it.
+      flat_.copy_(torch::from_blob(const_cast<float*>(values.data()), host_.sizes(), torch::kFloat32));
+    } catch (const std::exception& error) {
+      return runtime_error("the averaged gradient cannot be put where the model is: " + first_line(error));
+    }
+    return Done{};
+  }
   void clear_gradient() override { flat_.zero_(); }
   void scale_gradient(float factor) override { flat_.mul_(factor); }
 
@@ -281,7 +310,7 @@ class TorchLearner final : public Learner {
     PAPILIO_ASSERT(state != nullptr);
     XXH3_64bits_reset(state);
     for (const Tensor& value : all_values_) {
-      const Tensor plain = value.detach().contiguous();
+      const Tensor plain = value.detach().to(torch::kCPU).contiguous();
       XXH3_64bits_update(state, plain.data_ptr(), plain.nbytes());
     }
     const std::uint64_t digest = XXH3_64bits_digest(state);
@@ -299,7 +328,7 @@ class TorchLearner final : public Learner {
   // Autograd adds into an existing gradient in place. Were it ever to replace one, the engine would average memory
   // that the optimiser does not read.
   void check_views() const {
-    const float* expected = memory_->floats().data();
+    const float* expected = flat_.data_ptr<float>();
     for (const Tensor& value : values_) {
       PAPILIO_ASSERT(value.grad().defined() && value.grad().data_ptr<float>() == expected);
       expected += value.numel();
@@ -307,6 +336,7 @@ class TorchLearner final : public Learner {
   }
 
   std::unique_ptr<Model> model_;
+  torch::Device device_;
   std::size_t context_;
   std::size_t symbols_;
   OptimiserSettings optimiser_settings_;
@@ -314,7 +344,8 @@ class TorchLearner final : public Learner {
   std::vector<Tensor> values_;      // trained, in the order of parameters_
   std::vector<Tensor> all_values_;  // frozen ones too
   std::optional<PageMemory> memory_;
-  Tensor flat_;
+  Tensor host_;  // memory_, as LibTorch sees it
+  Tensor flat_;  // host_, or on the GPU
   std::unique_ptr<torch::optim::AdamW> optimiser_;
   std::uint64_t steps_ = 0;
 };
@@ -324,6 +355,9 @@ class TorchLearner final : public Learner {
 Result<std::unique_ptr<Learner>> Learner::create(const ModelSettings& settings, const OptimiserSettings& optimiser,
                                                  std::size_t symbols) {
   PAPILIO_ASSERT(symbols > 0 && settings.context > 0);
+  if (settings.device == "cuda" && !torch::cuda::is_available()) {
+    return usage_error("--device: LibTorch finds no GPU here, or is built without CUDA; use cpu");
+  }
   torch::set_num_threads(1);
   use_one_blas_thread();
   try {

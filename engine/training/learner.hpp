@@ -5,11 +5,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "engine/base/result.hpp"
+#include "engine/node/node.hpp"
 
 namespace papilio::training {
 
@@ -21,6 +23,7 @@ struct ModelSettings {
   std::uint32_t heads = 0;     // of attention; divides width
   std::uint32_t context = 0;   // symbols of one sample
   std::uint64_t seed = 1;      // of the initial values
+  std::string device = "cpu";  // where the model computes: cpu, or cuda for LibTorch's first GPU
 };
 
 struct OptimiserSettings {
@@ -59,7 +62,11 @@ class Learner {
 
   // Every trained parameter's gradient, one after the other, in page-aligned memory that stays where it is for the
   // learner's life. The parameters' own gradients are views of it: what the engine writes here is what step() uses.
+  // In host memory: where the model is on a GPU this is a copy, as of this call, and set_gradient() brings it back.
   [[nodiscard]] virtual std::span<float> gradient() = 0;
+  // Where it is, if that is on a GPU.
+  [[nodiscard]] virtual std::optional<DeviceSpan> device_gradient() { return std::nullopt; }
+  virtual Status set_gradient(std::span<const float> values) = 0;
   virtual void clear_gradient() = 0;
   // gradient *= factor: from a sum over samples to their mean.
   virtual void scale_gradient(float factor) = 0;

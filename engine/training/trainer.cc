@@ -90,7 +90,7 @@ Result<Trainer::RoundEnd> Trainer::train_round() {
   }
   learner_.scale_gradient(1.0F / static_cast<float>(samples_));
 
-  std::future<RoundReport> averaged = node_.all_reduce(learner_.gradient(), static_cast<double>(samples_));
+  std::future<RoundReport> averaged = begin_average();
   if (averaged.wait_for(settings_.round_timeout + kDeadlineMargin) != std::future_status::ready) {
     return runtime_error("the engine did not end the round of epoch " + std::to_string(epoch_) + " within " +
                          std::to_string(to_seconds(settings_.round_timeout + kDeadlineMargin)) +
@@ -104,6 +104,7 @@ Result<Trainer::RoundEnd> Trainer::train_round() {
     return RoundEnd::failed;
   }
 
+  if (auto taken = take_average(report); !taken) return taken.error();
   if (auto stepped = learner_.step(); !stepped) return stepped.error();
   RoundLine line = line_of(report, node_.id());
   line.step = ++steps_done_;
@@ -117,6 +118,33 @@ Result<Trainer::RoundEnd> Trainer::train_round() {
   epoch_ = report.epoch + 1;
   events_.on_round(line);
   return RoundEnd::stepped;
+}
+
+// On the GPU, if it is there, for as long as the engine can; else in host memory.
+std::future<RoundReport> Trainer::begin_average() {
+  const auto weight = static_cast<double>(samples_);
+  const std::optional<DeviceSpan> on_device = through_host_ ? std::nullopt : learner_.device_gradient();
+  if (on_device) {
+    std::future<RoundReport> averaged = node_.all_reduce(*on_device, weight);
+    if (averaged.wait_for(Duration::zero()) != std::future_status::ready) return averaged;
+    RoundReport report = averaged.get();
+    if (!report.gpu_refused) {
+      std::promise<RoundReport> over;
+      over.set_value(std::move(report));
+      return over.get_future();
+    }
+    through_host_ = true;
+    events_.on_gpu_refused(report.error);
+  }
+  host_gradient_ = learner_.gradient();
+  return node_.all_reduce(host_gradient_, weight);
+}
+
+// To where the optimiser reads it.
+Status Trainer::take_average(const RoundReport& report) {
+  if (!report.host_values.empty()) return learner_.set_gradient(report.host_values);
+  if (through_host_) return learner_.set_gradient(host_gradient_);
+  return Done{};
 }
 
 // Takes samples until the round is open. Ends at the latest after this node's own work plus one round's timeout: then

@@ -62,6 +62,8 @@ class TrainerEvents {
   virtual void on_round(const RoundLine& line) = 0;
   // A round that could not run at all; the trainer tries again.
   virtual void on_failed_round(std::uint64_t epoch, const std::string& reason) = 0;
+  // The model is on a GPU, and its gradient goes through host memory from now on.
+  virtual void on_gpu_refused(const std::string& /*reason*/) {}
 };
 
 class Trainer {
@@ -85,6 +87,8 @@ class Trainer {
   Status take_micro_batch(std::uint64_t allowed);
   [[nodiscard]] bool wants_more(const GroupProgress& progress) const;
   [[nodiscard]] std::uint64_t samples_allowed(const GroupProgress& progress) const;
+  std::future<RoundReport> begin_average();
+  Status take_average(const RoundReport& report);
   [[nodiscard]] bool leaving(const GroupProgress& progress) const;
 
   Learner& learner_;
@@ -97,6 +101,8 @@ class Trainer {
   std::uint64_t steps_done_ = 0;
   std::uint64_t total_samples_ = 0;
   std::string last_failure_;
+  bool through_host_ = false;       // though the model is on a GPU
+  std::span<float> host_gradient_;  // then
   // Of the round in progress.
   std::uint64_t epoch_ = 0;
   std::uint64_t samples_ = 0;

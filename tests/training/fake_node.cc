@@ -49,9 +49,21 @@ class FakeGroup::Member final : public Node {
     return future;
   }
 
-  // Its devices have the host's memory.
   std::future<RoundReport> all_reduce(const DeviceSpan& gradient, double weight) override {
-    return all_reduce(std::span(gradient.data, gradient.elements), weight);
+    const std::span<float> values(gradient.data, gradient.elements);
+    const Gpu behaviour = next_gpu();
+    if (behaviour == Gpu::good) return all_reduce(values, weight);
+    if (behaviour == Gpu::is_lost) {
+      host_values_.assign(values.begin(), values.end());
+      std::fill(values.begin(), values.end(), -12345.0F);
+      return all_reduce(std::span(host_values_), weight);
+    }
+    RoundReport report;
+    report.error = "no GPU";
+    report.gpu_refused = true;
+    std::promise<RoundReport> refused;
+    refused.set_value(report);
+    return refused.get_future();
   }
 
   void cancel() override {
@@ -75,6 +87,14 @@ class FakeGroup::Member final : public Node {
 
  private:
   friend class FakeGroup;
+
+  Gpu next_gpu() {
+    const std::lock_guard lock(group_.mutex_);
+    if (gpu_.empty()) return Gpu::good;
+    const Gpu next = gpu_.front();
+    gpu_.erase(gpu_.begin());
+    return next;
+  }
 
   GroupProgress progress_locked() const {
     GroupProgress progress;
@@ -111,6 +131,8 @@ class FakeGroup::Member final : public Node {
   std::span<float> gradient_;
   double weight_ = 0;
   std::promise<RoundReport> promise_;
+  std::vector<Gpu> gpu_;
+  std::vector<float> host_values_;
 };
 
 FakeGroup::FakeGroup(std::uint32_t members, std::uint64_t target_batch) : target_batch_(target_batch) {
@@ -130,6 +152,11 @@ void FakeGroup::fail_rounds(std::uint32_t count, std::string reason) {
   const std::lock_guard lock(mutex_);
   failures_left_ = count;
   failure_ = std::move(reason);
+}
+
+void FakeGroup::set_gpu(std::uint32_t slot, std::vector<Gpu> rounds) {
+  const std::lock_guard lock(mutex_);
+  members_.at(slot)->gpu_ = std::move(rounds);
 }
 
 std::uint64_t FakeGroup::rounds() {
@@ -169,6 +196,8 @@ void FakeGroup::finish_round_if_all_are_here() {
   }
   for (Member* member : present) {
     member->waiting_ = false;
+    const bool is_in_host_memory = member->gradient_.data() == member->host_values_.data();
+    report.host_values = is_in_host_memory ? member->gradient_ : std::span<float>();
     member->promise_.set_value(report);
   }
 }

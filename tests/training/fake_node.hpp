@@ -26,6 +26,10 @@ class FakeGroup {
   std::vector<std::uint64_t> digests(std::uint32_t slot);
   // Makes the next `count` rounds fail for everybody with this reason.
   void fail_rounds(std::uint32_t count, std::string reason);
+  // What becomes of gradients on this member's GPU, whose memory is the host's here: each as often as it is named, one
+  // round after the other; after that all is well.
+  enum class Gpu { good, refuses, is_lost };
+  void set_gpu(std::uint32_t slot, std::vector<Gpu> rounds);
   // Rounds that were averaged.
   std::uint64_t rounds();
 

@@ -126,6 +126,88 @@ void expect_group_follows_single_process(const std::vector<TrainerSettings>& set
   EXPECT_LT(group_loss(single, kSteps - 1), group_loss(single, 0) - 0.5);
 }
 
+// A learner whose gradient is on a GPU, as far as anybody can tell who sees it through the interface only.
+class LearnerOnGpu final : public Learner {
+ public:
+  explicit LearnerOnGpu(std::unique_ptr<Learner> inner) : inner_(std::move(inner)) {}
+  const std::vector<Parameter>& parameters() const override { return inner_->parameters(); }
+  std::size_t context() const override { return inner_->context(); }
+  Result<double> accumulate(std::span<const std::int64_t> inputs, std::span<const std::int64_t> targets,
+                            std::size_t samples) override {
+    return inner_->accumulate(inputs, targets, samples);
+  }
+  std::span<float> gradient() override {
+    copies_out += 1;
+    const std::span<float> values = inner_->gradient();
+    host_.assign(values.begin(), values.end());
+    return host_;
+  }
+  std::optional<DeviceSpan> device_gradient() override {
+    return DeviceSpan{.data = inner_->gradient().data(), .elements = inner_->gradient().size()};
+  }
+  Status set_gradient(std::span<const float> values) override {
+    copies_in += 1;
+    std::copy(values.begin(), values.end(), inner_->gradient().begin());
+    return Done{};
+  }
+  void clear_gradient() override { inner_->clear_gradient(); }
+  void scale_gradient(float factor) override { inner_->scale_gradient(factor); }
+  Status step() override { return inner_->step(); }
+  std::uint64_t digest() const override { return inner_->digest(); }
+
+  int copies_out = 0;
+  int copies_in = 0;
+
+ private:
+  std::unique_ptr<Learner> inner_;
+  std::vector<float> host_;
+};
+
+// On the GPU, lost in the second round, refused from the fourth on: the model is the CPU's, bit for bit.
+TEST(AGradientOnAGpu, TrainsTheSameModelWhateverTheGpuDoes) {
+  constexpr std::uint64_t kRounds = 6;
+  FakeGroup on_cpu(2, 16);
+  const auto wanted = train_together(on_cpu, even_settings(2, kRounds, 16, true));
+  using Gpu = FakeGroup::Gpu;
+  struct Case {
+    std::vector<Gpu> rounds;
+    int copies_out, copies_in;
+  };
+  for (const Case& each :
+       {Case{{}, 0, 0}, Case{{Gpu::good, Gpu::is_lost}, 0, 1},
+        Case{{Gpu::good, Gpu::is_lost, Gpu::good, Gpu::refuses}, 3, 4}, Case{{Gpu::refuses}, 6, 6}}) {
+    FakeGroup group(2, 16);
+    group.set_gpu(0, each.rounds);
+    Member runs[2];
+    auto on_gpu = std::make_unique<LearnerOnGpu>(make_learner());
+    const LearnerOnGpu& learner = *on_gpu;
+    runs[0].learner = std::move(on_gpu);
+    const auto settings = even_settings(2, kRounds, 16, true);
+    std::thread other([&] { runs[1].train(group.node(1), settings[1]); });
+    runs[0].train(group.node(0), settings[0]);
+    other.join();
+    for (const Member& run : runs) {
+      ASSERT_TRUE(run.finished());
+      EXPECT_EQ(run.learner->digest(), wanted[0].learner->digest());
+    }
+    EXPECT_EQ(learner.copies_out, each.copies_out);
+    EXPECT_EQ(learner.copies_in, each.copies_in);
+  }
+}
+
+TEST(AGradientOnAGpu, NeedsALibTorchWithCuda) {
+  ModelSettings settings = tiny_model();
+  settings.device = "cuda";
+  const auto learner = Learner::create(settings, {}, corpus().symbols().size());
+  if (learner) {
+    EXPECT_TRUE((*learner)->device_gradient().has_value());
+    EXPECT_EQ((*learner)->digest(), make_learner()->digest());
+  } else {
+    EXPECT_THAT(learner.error().message, HasSubstr("--device: LibTorch finds no GPU here"));
+  }
+  EXPECT_FALSE(make_learner()->device_gradient().has_value());
+}
+
 TEST(Equality, FourNodesFollowOneProcessWithTheSameBatch) {
   expect_group_follows_single_process(even_settings(4, kSteps, 32, true));
 }

@@ -180,6 +180,8 @@ void add_node_options(CommandLine& command_line, NodeSettings& settings) {
   add_count(app, "--warmup-steps", settings.warmup_steps, 0, kMaximumSteps,
             "Steps over which the rate grows to --learning-rate.");
   add_count(app, "--seed", settings.seed, 0, UINT64_MAX, "Of the initial values and of the order of samples.");
+  add_choice(app, "--device", settings.device, {"cpu", "cuda"},
+             "Where the model computes; cuda needs a LibTorch with CUDA. Its gradient is then averaged on the GPU.");
 
   add_choice(app, "--transport", settings.transport, {"auto", "uring", "uv"},
              "How to drive the sockets: io_uring, libuv, or whichever suits this machine.");
@@ -220,7 +222,8 @@ training::ModelSettings model_settings_of(const NodeSettings& settings) {
           .width = static_cast<std::uint32_t>(settings.width),
           .heads = static_cast<std::uint32_t>(settings.heads),
           .context = static_cast<std::uint32_t>(settings.context),
-          .seed = settings.seed};
+          .seed = settings.seed,
+          .device = settings.device};
 }
 
 training::OptimiserSettings optimiser_settings_of(const NodeSettings& settings) {

@@ -39,6 +39,7 @@ struct NodeSettings {
   double learning_rate = 2e-3;
   std::uint64_t warmup_steps = 20;
   std::uint64_t seed = 1;
+  std::string device = "cpu";
 
   // The network
   std::string transport = "auto";
