@@ -453,9 +453,9 @@ void RoundDriver::handle_contribution(Peer& peer, const transport::Contribution&
   // Settled meanwhile: the sender may have its average already and its bytes may have changed on the way. No fault.
   if (round_->check_contribution(peer.member, header.chunk, header.weight, elements) != Verdict::accept) return;
   if (!matches(header.checksum, payload)) {
-    // It may have gone by reference, and an average from elsewhere came over it before it was read here: then its
-    // sender needs no average of it any more. Nothing damages bytes within a host.
-    if (peer.is_local_host) return;
+    // It may have gone by reference, and an average from elsewhere came over it before it was read here: no fault of
+    // its sender. Over a new connection it sends what it still has to give, and this time a copy.
+    if (peer.is_local_host) return mesh_.drop(peer, "a contribution whose bytes do not match their checksum");
     return violate(peer, CutOff::damaged_bytes, "a contribution whose bytes do not match their checksum");
   }
   const std::span<const float> values = floats_of(payload);
