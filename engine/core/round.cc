@@ -299,6 +299,7 @@ bool Round::handle_average(MemberIndex from, ChunkIndex index, MemberIndex reduc
   if (reducer != config_.self) peers_[reducer].averages_in += 1;
   Part& part = parts_[plan_.reducer(index)];
   if (part.fetch_by != kNever) part.fetch_by = TimePoint::min();
+  if (part.relay_by != kNever) part.relay_by = TimePoint::min();
   settle(index, coverage);
   return true;
 }
@@ -386,6 +387,7 @@ bool Round::handle_resumed(MemberIndex member) {
   peer.by_request = true;
   peer.requested.clear();
   peer.wants.clear();
+  for (Part& part : parts_) part.relays_tried &= ~coverage_of(member);
   // It has missed whom this member lost in the meantime.
   for (MemberIndex other = 0; other < members(); ++other) {
     const bool is_lost = other != member && (peers_[other].suspects & coverage_of(config_.self)) != 0;
@@ -426,6 +428,7 @@ void Round::handle_time(TimePoint now) {
     for (Peer& peer : peers_) {
       if (peer.lost_at == TimePoint::min()) peer.lost_at = now;
     }
+    give_up_relays(now);
     ask_relays(now);
     stop_waiting_for_answers(now);
     if (!settle_by_passed_ && now >= config_.settle_by) {
@@ -455,9 +458,11 @@ Owes Round::owes(MemberIndex member) const {
     const bool is_reduced = is_reduced_here(part);
     if (!is_reduced && holder(part) != member) continue;
     for (ChunkIndex index = begin; index < begin + plan_.chunks(part); ++index) {
-      if (chunks_[index].state != ChunkState::open) continue;
-      if (is_reduced && (missing(part, index) & coverage_of(member)) != 0) return Owes::contributions;
-      owes_averages |= !is_reduced;
+      const Chunk& chunk = chunks_[index];
+      if (chunk.state != ChunkState::open) continue;
+      const bool is_fetched = is_reduced && chunk.in == 0;  // from one who holds it: no contribution was asked for
+      if (is_reduced && !is_fetched && (missing(part, index) & coverage_of(member)) != 0) return Owes::contributions;
+      owes_averages |= is_fetched ? chunk.asked_of == member : !is_reduced;
     }
   }
   if (owes_averages) return Owes::averages_only;
@@ -875,16 +880,18 @@ void Round::want_average(MemberIndex to, ChunkIndex index) {
 void Round::stop_waiting_for_answers(TimePoint now) {
   // Half of what the others give a successor, so that it is not blamed for those who do not answer.
   const Duration left = (settle_by_passed_ ? config_.deadline : config_.settle_by) - now;
-  const TimePoint patience_ends =
-      saturating_add(now, std::min(config_.patience.lateness.lag_ceiling / 2, left / 2));
+  const TimePoint patience_ends = saturating_add(now, std::min(config_.patience.lateness.lag_ceiling / 2, left / 2));
   for (MemberIndex index = 0; index < members(); ++index) {
     Part& part = parts_[index];
     if (!part.taken) continue;
     if (part.answer_by == TimePoint::min()) part.answer_by = patience_ends;
     if (part.fetch_by == TimePoint::min()) part.fetch_by = patience_ends;
     if (now < std::min(part.answer_by, part.fetch_by)) continue;
-    if (now >= part.fetch_by) forget_what_is_withheld(index);
-    part.answer_by = part.fetch_by = kNever;
+    if (now >= part.answer_by) part.answer_by = kNever;
+    if (now >= part.fetch_by) {
+      part.fetch_by = kNever;
+      forget_what_is_withheld(index);
+    }
     decide(index);
   }
 }
@@ -907,12 +914,26 @@ void Round::ask_relay(MemberIndex index, Coverage candidates) {
   Part& part = parts_[index];
   for (std::uint32_t step = 1; step < members() && part.relay == kEverybody; ++step) {
     const MemberIndex member = (holder(index) + step) % members();
-    if ((candidates & coverage_of(member)) != 0) part.relay = member;
+    if ((candidates & ~part.relays_tried & coverage_of(member)) != 0) part.relay = member;
   }
   if (part.relay == kEverybody) return;
+  part.relay_by = TimePoint::min();  // to be dated at the next handle_time
   in_trouble_ = true;
   part.givers |= coverage_of(part.relay);
   tell_wanted(part.relay, index, {}, std::move(averages));
+}
+
+// One may have died since, or withhold what it was asked for. It is not asked again: what it gets later it sends.
+void Round::give_up_relays(TimePoint now) {
+  const TimePoint patience_ends = saturating_add(now, 3 * config_.patience.resume_grace);
+  for (Part& part : parts_) {
+    if (part.relay == kEverybody) continue;
+    if (part.relay_by == TimePoint::min()) part.relay_by = patience_ends;
+    if (now < part.relay_by) continue;
+    part.relays_tried |= coverage_of(part.relay);
+    part.relay = kEverybody;
+    part.relay_by = kNever;
+  }
 }
 
 // A reducer that only this member has lost, and that does not come back: another member passes its averages on. The
@@ -922,7 +943,9 @@ void Round::ask_relays(TimePoint now) {
     Part& part = parts_[index];
     const std::uint32_t nearest = nearest_reducer(index);
     const MemberIndex lost = (index + nearest) % members();
-    if (nearest >= members() || lost == config_.self || is_live(lost) || part.relay != kEverybody || plan_.chunks(index) == 0) continue;
+    if (nearest >= members() || lost == config_.self || is_live(lost) || part.relay != kEverybody ||
+        plan_.chunks(index) == 0)
+      continue;
     const TimePoint lost_at = peers_[lost].lost_at;
     if (lost_at != kNever && now < saturating_add(lost_at, config_.patience.resume_grace)) continue;
     ask_relay(index, live_ & config_.reducers & ~coverage_of(config_.self) & ~peers_[lost].suspects);

@@ -285,12 +285,14 @@ class Round {
     Coverage votes = 0;              // and who says so
     Coverage givers = 0;             // whose averages of it are taken
     MemberIndex relay = kEverybody;  // who was asked to pass averages on
-    bool answer_due = false;         // the holder is to be told what is here
+    TimePoint relay_by = kNever;     // another one is asked then; put off by every average
+    Coverage relays_tried = 0;
+    bool answer_due = false;  // the holder is to be told what is here
     // As its holder, having taken it over:
     bool taken = false;
-    bool decided = false;           // which chunks are passed on, and which averaged anew
-    TimePoint answer_by = kNever;   // those who have not answered by then are not waited for
-    TimePoint fetch_by = kNever;    // nor those who were asked to pass on what they hold; put off by every average
+    bool decided = false;          // which chunks are passed on, and which averaged anew
+    TimePoint answer_by = kNever;  // those who have not answered by then are not waited for
+    TimePoint fetch_by = kNever;   // nor those who were asked to pass on what they hold; put off by every average
     Coverage answered = 0;
     std::vector<ChunkBits> held, spent;  // by member
   };
@@ -305,9 +307,7 @@ class Round {
   [[nodiscard]] std::uint32_t nearest_reducer(MemberIndex part) const;
   // The parts, its own or taken over, that the member may average: one bit each, by the member they are named after.
   [[nodiscard]] Coverage parts_held(MemberIndex member) const;
-  [[nodiscard]] bool is_successor(MemberIndex member) const {
-    return (parts_held(member) & ~coverage_of(member)) != 0;
-  }
+  [[nodiscard]] bool is_successor(MemberIndex member) const { return (parts_held(member) & ~coverage_of(member)) != 0; }
   [[nodiscard]] bool may_come_back(MemberIndex member) const;
   [[nodiscard]] Verdict check_bits(MemberIndex part, const ChunkBits& bits) const;
   template <typename Function>
@@ -339,6 +339,7 @@ class Round {
   void stop_waiting_for_answers(TimePoint now);
   void forget_what_is_withheld(MemberIndex part);
   void ask_relay(MemberIndex part, Coverage candidates);
+  void give_up_relays(TimePoint now);
   void ask_those_who_are_done(TimePoint now);
   [[nodiscard]] Coverage live_that_owe() const;
   [[nodiscard]] Coverage done_members() const;

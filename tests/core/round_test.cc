@@ -728,6 +728,137 @@ TEST_F(OneMember, AReducerThatAMajorityHasLostIsReplaced) {
   EXPECT_EQ(round_.check_average(2, 6, 1, 7, 4, kChunk), Verdict::accept);  // passed on: member 1 had averaged it
 }
 
+// It was away when a majority lost it, and hears of it only from those that follow its successor.
+TEST_F(OneMember, WhoWasReplacedWhileItWasAwayYieldsToAMajority) {
+  EXPECT_EQ(round_.handle_takeover(1, 0, 1), Verdict::accept);
+  EXPECT_EQ(round_.holder(0), 0U);  // one stranger's word is not enough
+  EXPECT_EQ(round_.handle_takeover(2, 0, 1), Verdict::accept);
+  EXPECT_EQ(round_.holder(0), 1U);
+}
+
+// Whoever claims a part and is then found out does not get it by the others' loss.
+TEST_F(OneMember, AClaimGoesWithWhoMadeIt) {
+  EXPECT_EQ(round_.handle_takeover(1, 0, 1), Verdict::accept);
+  round_.handle_cut_off(1, CutOff::protocol);
+  EXPECT_EQ(round_.holder(0), 0U);
+}
+
+TEST_F(OneMember, WhoComesBackHearsWhomThisMemberLost) {
+  round_.handle_cut_off(1, CutOff::connection_lost);
+  round_.handle_cut_off(2, CutOff::connection_lost);
+  all_notices();
+  EXPECT_TRUE(round_.handle_resumed(2));
+  const std::vector<Notice> told = all_notices();
+  EXPECT_TRUE(std::any_of(told.begin(), told.end(), [](const Notice& each) {
+    return each.kind == Notice::Kind::suspect && each.to == 2 && each.member == 1 && !each.withdrawn;
+  }));
+}
+
+// Members 1 and 2 have lost member 3, whose part this member takes over at once.
+class Successor : public testing::Test {
+ protected:
+  Successor()
+      : round_({.round = 1,
+                .self = 0,
+                .weight = 1,
+                .start = kStart,
+                .reduce_by = kReduceBy,
+                .settle_by = kSettleBy,
+                .deadline = kDeadline},
+               PartitionPlan::make(16, everybody_reduces(4), 4 * sizeof(float))) {
+    for (const MemberIndex member : {1U, 2U}) {
+      EXPECT_TRUE(round_.handle_contribution(member, 0, 1).has_value());
+      round_.handle_reduced(0);
+      EXPECT_TRUE(round_.handle_average(member, member, member, 15, 4));
+      hear(member);
+    }
+    round_.handle_cut_off(3, CutOff::connection_lost);
+    for (const MemberIndex member : {1U, 2U}) round_.handle_suspect(member, 3, false);
+    EXPECT_EQ(round_.holder(3), 0U);
+    now_ = kStart + milliseconds(1);
+    round_.handle_time(now_);
+  }
+  ~Successor() override { round_.check_invariants(); }
+
+  void hear(MemberIndex member) { round_.lateness().handle_heard(member, now_); }
+  // Until the successor's patience is at an end; everybody sends pulses.
+  void wait() {
+    for (int tick = 0; tick < 60; ++tick) {
+      now_ += milliseconds(100);
+      for (const MemberIndex member : {1U, 2U}) hear(member);
+      round_.handle_time(now_);
+    }
+  }
+  bool wants(MemberIndex of, bool averages) {
+    bool found = false;
+    while (const auto notice = round_.poll_notice()) {
+      if (notice->kind != Notice::Kind::wanted || notice->to != of || notice->part != 3) continue;
+      found |= !(averages ? notice->second : notice->first).empty();
+    }
+    return found;
+  }
+
+  TimePoint now_ = kStart;
+  Round round_;
+};
+
+TEST_F(Successor, WaitsForAnswersOnlySoLong) {
+  EXPECT_EQ(round_.handle_holdings(1, 3, 1, {}, {}), Verdict::accept);
+  EXPECT_FALSE(wants(1, false));  // member 2 may hold the average
+  wait();
+  EXPECT_TRUE(wants(1, false));
+  EXPECT_TRUE(round_.handle_contribution(1, 3, 1).has_value());
+  round_.handle_reduced(3);
+  while (const auto order = round_.poll_finalisation()) round_.handle_reduced(order->chunk);
+  EXPECT_EQ(round_.coverage(3), 3U);
+  EXPECT_EQ(round_.cut_off(2), CutOff::contributions_missing);
+}
+
+TEST_F(Successor, AsksTheNextWhereAnAverageIsWithheld) {
+  EXPECT_EQ(round_.handle_holdings(1, 3, 1, {1}, {1}), Verdict::accept);
+  EXPECT_EQ(round_.handle_holdings(2, 3, 1, {1}, {1}), Verdict::accept);
+  EXPECT_TRUE(wants(1, true));
+  wait();
+  EXPECT_EQ(round_.cut_off(1), CutOff::averages_missing);
+  EXPECT_TRUE(wants(2, true));
+  EXPECT_TRUE(round_.handle_average(2, 3, 3, 15, 4));
+  EXPECT_EQ(round_.reducer(3), 3U);
+}
+
+TEST_F(Successor, WhatIsFetchedIsOwedByNobodyElse) {
+  EXPECT_EQ(round_.handle_holdings(1, 3, 1, {1}, {1}), Verdict::accept);
+  EXPECT_EQ(round_.handle_holdings(2, 3, 1, {}, {}), Verdict::accept);
+  round_.handle_done(2);
+  now_ += milliseconds(100);
+  round_.handle_time(now_);
+  EXPECT_EQ(round_.lateness().owes(1), Owes::averages_only);
+  EXPECT_EQ(round_.lateness().owes(2), Owes::nothing);
+}
+
+TEST_F(OneMember, ARelayThatDoesNotDeliverIsReplacedOnce) {
+  Round round({.round = 1,
+               .self = 0,
+               .weight = 1,
+               .start = kStart,
+               .reduce_by = kReduceBy,
+               .settle_by = kSettleBy,
+               .deadline = kDeadline},
+              PartitionPlan::make(20, everybody_reduces(5), 4 * sizeof(float)));
+  round.handle_cut_off(1, CutOff::connection_lost);
+  std::vector<MemberIndex> asked;
+  for (TimePoint now = kStart; now < kStart + seconds(12); now += milliseconds(100)) {
+    for (const MemberIndex member : {2U, 3U, 4U}) {
+      round.lateness().handle_bytes(member, now, 1);
+      round.lateness().handle_heard(member, now);
+    }
+    round.handle_time(now);
+    while (const auto notice = round.poll_notice()) {
+      if (notice->kind == Notice::Kind::wanted && notice->part == 1) asked.push_back(notice->to);
+    }
+  }
+  EXPECT_EQ(asked, (std::vector<MemberIndex>{2, 3, 4}));
+}
+
 TEST_F(OneMember, AnAverageOfAReplacedReducerIsNotTaken) {
   EXPECT_EQ(round_.handle_takeover(2, 1, 1), Verdict::accept);
   EXPECT_EQ(round_.check_average(1, 4, 1, 7, 4, kChunk), Verdict::accept);  // nobody else has lost it

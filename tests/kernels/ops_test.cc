@@ -15,89 +15,16 @@
 #include <vector>
 
 #include "engine/base/random.hpp"
-#include "kernels/cpu.h"
 #include "kernels/scalar.h"
+#include "kernels/targets.h"
+#include "tests/kernels/drawing.h"
 
 namespace papilio::kernels {
 namespace {
 
-std::vector<std::size_t> lengths() {
-  std::vector<std::size_t> all(71);
-  std::iota(all.begin(), all.end(), std::size_t{0});
-  for (const std::size_t length : {127, 128, 129, 240, 241, 255, 256, 257, 1000, 1024, 4095, 4096, 4097, 65537}) {
-    all.push_back(length);
-  }
-  return all;
-}
+using OnEveryTarget = TargetTest;
 
-float random_float(Random& random, float magnitude) { return static_cast<float>(2 * random.uniform() - 1) * magnitude; }
-
-// What the values of a test look like.
-enum class Kind { ordinary, denormal, huge, any_bits };
-
-float draw(Random& random, Kind kind) {
-  switch (kind) {
-    case Kind::ordinary: return random_float(random, 3.0F);
-    case Kind::denormal: return random_float(random, 4 * std::numeric_limits<float>::min());
-    case Kind::huge: return random_float(random, std::numeric_limits<float>::max());
-    case Kind::any_bits: break;  // zeros of both signs, infinities and NaNs among them
-  }
-  static constexpr std::uint32_t kSpecial[] = {0, 0x80000000U, 0x7f800000U, 0xff800000U, 0x7fc00000U, 0x7f800001U, 1};
-  if (random.chance(0.3)) return std::bit_cast<float>(kSpecial[random.below(std::size(kSpecial))]);
-  return std::bit_cast<float>(static_cast<std::uint32_t>(random.next()));
-}
-
-std::vector<float> draw(Random& random, Kind kind, std::size_t count) {
-  std::vector<float> values(count);
-  for (float& value : values) value = draw(random, kind);
-  return values;
-}
-
-// A copy of `values` that starts `offset` floats behind a 64-byte boundary, with guards on both sides.
-class Placed {
- public:
-  Placed(const std::vector<float>& values, std::size_t offset)
-      : storage_(values.size() + offset + 32, kGuard), size_(values.size()) {
-    auto address = reinterpret_cast<std::uintptr_t>(storage_.data());
-    begin_ = (64 - address % 64) % 64 / sizeof(float) + offset;
-    std::copy(values.begin(), values.end(), storage_.begin() + static_cast<std::ptrdiff_t>(begin_));
-  }
-  std::span<float> span() { return {storage_.data() + begin_, size_}; }
-  [[nodiscard]] bool guards_intact() const {
-    for (std::size_t i = 0; i < storage_.size(); ++i) {
-      if ((i < begin_ || i >= begin_ + size_) && storage_[i] != kGuard) return false;
-    }
-    return true;
-  }
-
- private:
-  static constexpr float kGuard = 12345.0F;
-  std::vector<float> storage_;
-  std::size_t begin_ = 0, size_ = 0;
-};
-
-// Equal bits; any NaN equals any other, since IEEE 754 leaves open which of two operands' payloads comes through.
-::testing::AssertionResult same_bits(std::span<const float> got, std::span<const float> wanted) {
-  if (got.size() != wanted.size()) return ::testing::AssertionFailure() << "sizes differ";
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    if (std::isnan(got[i]) && std::isnan(wanted[i])) continue;
-    if (std::bit_cast<std::uint32_t>(got[i]) != std::bit_cast<std::uint32_t>(wanted[i])) {
-      return ::testing::AssertionFailure()
-             << "element " << i << " of " << got.size() << ": " << got[i] << ", wanted " << wanted[i];
-    }
-  }
-  return ::testing::AssertionSuccess();
-}
-
-class CpuLevel : public ::testing::TestWithParam<const CpuOperations*> {
- protected:
-  // A level that this machine lacks has nothing to show; the list of levels ends with one that every machine runs.
-  [[nodiscard]] bool runs_here() const { return GetParam()->supported(); }
-  [[nodiscard]] const CpuOperations& operations() const { return *GetParam(); }
-};
-
-TEST_P(CpuLevel, MatchesTheScalarReferenceBitForBit) {
-  if (!runs_here()) return;
+TEST_P(OnEveryTarget, MatchesTheScalarReferenceBitForBit) {
   Random random(7);
   for (const Kind kind : {Kind::ordinary, Kind::denormal, Kind::huge, Kind::any_bits}) {
     for (const std::size_t length : lengths()) {
@@ -111,19 +38,18 @@ TEST_P(CpuLevel, MatchesTheScalarReferenceBitForBit) {
                                   ", kind " + std::to_string(static_cast<int>(kind));
 
         Placed got(start, offset), wanted(start, offset);
-        operations().accumulate(got.span().data(), own_scale, weight, values.span().data(), length);
+        accumulate(got.span(), own_scale, weight, values.span());
         scalar::accumulate(wanted.span(), own_scale, weight, values.span());
         EXPECT_TRUE(same_bits(got.span(), wanted.span())) << "accumulate, " << label;
         EXPECT_TRUE(got.guards_intact()) << "accumulate, " << label;
 
-        operations().finalise(got.span().data(), inverse, length);
+        finalise(got.span(), inverse);
         scalar::finalise(wanted.span(), inverse);
         EXPECT_TRUE(same_bits(got.span(), wanted.span())) << "finalise, " << label;
         EXPECT_TRUE(got.guards_intact()) << "finalise, " << label;
 
         Placed fused(start, offset);
-        operations().accumulate_and_finalise(fused.span().data(), own_scale, weight, values.span().data(), inverse,
-                                             length);
+        accumulate_and_finalise(fused.span(), own_scale, weight, values.span(), inverse);
         EXPECT_TRUE(same_bits(fused.span(), wanted.span())) << "accumulate_and_finalise, " << label;
         EXPECT_TRUE(fused.guards_intact()) << "accumulate_and_finalise, " << label;
       }
@@ -131,8 +57,7 @@ TEST_P(CpuLevel, MatchesTheScalarReferenceBitForBit) {
   }
 }
 
-TEST_P(CpuLevel, ChecksumIsXxh3WhateverTheAlignment) {
-  if (!runs_here()) return;
+TEST_P(OnEveryTarget, ChecksumIsXxh3WhateverTheAlignment) {
   Random random(11);
   for (const std::size_t length : lengths()) {
     std::vector<std::byte> source(length + 8), target(length + 16);
@@ -140,12 +65,12 @@ TEST_P(CpuLevel, ChecksumIsXxh3WhateverTheAlignment) {
     const std::uint64_t wanted = XXH3_64bits(source.data() + 1, length);
     const std::span<const std::byte> from(source.data() + 1, length);
     EXPECT_EQ(scalar::checksum(from), wanted) << length;
-    EXPECT_EQ(operations().checksum(from.data(), length), wanted) << length;
+    EXPECT_EQ(checksum(from), wanted) << length;
     for (const std::size_t offset : {0, 1, 5}) {
       std::fill(target.begin(), target.end(), std::byte{0xa5});
-      operations().copy_streaming(target.data() + offset, from.data(), length);
+      copy_streaming(std::span(target).subspan(offset, length), from);
       EXPECT_TRUE(std::equal(from.begin(), from.end(), target.begin() + static_cast<std::ptrdiff_t>(offset)));
-      EXPECT_EQ(operations().checksum(target.data() + offset, length), wanted) << length;
+      EXPECT_EQ(checksum(std::span(target).subspan(offset, length)), wanted) << length;
       for (std::size_t i = 0; i < target.size(); ++i) {
         if (i < offset || i >= offset + length) {
           ASSERT_EQ(target[i], std::byte{0xa5}) << length << ", byte " << i;
@@ -171,8 +96,7 @@ std::vector<float> all_bad_numbers() {
 
 // One bad number among good ones is found wherever it stands, and none is seen where there is none: the floats next to
 // the span hold a bad one, too.
-TEST_P(CpuLevel, OneBadNumberIsFoundAtEveryPlace) {
-  if (!runs_here()) return;
+TEST_P(OnEveryTarget, OneBadNumberIsFoundAtEveryPlace) {
   Random random(31);
   constexpr float kLimit = 100;
   std::vector<float> bad = all_bad_numbers();
@@ -185,16 +109,16 @@ TEST_P(CpuLevel, OneBadNumberIsFoundAtEveryPlace) {
       Placed values(draw(random, Kind::ordinary, length), offset);
       const std::span<float> span = values.span();
       span.data()[-1] = span.data()[length] = std::numeric_limits<float>::quiet_NaN();
-      ASSERT_TRUE(operations().all_within(span.data(), kLimit, length));
+      ASSERT_TRUE(all_within(span, kLimit));
       for (std::size_t place = 0; place < length; ++place) {
         const float kept = span[place];
         for (const float each : bad) {
           span[place] = each;
-          ASSERT_FALSE(operations().all_within(span.data(), kLimit, length)) << length << ", " << place;
+          ASSERT_FALSE(all_within(span, kLimit)) << length << ", " << place;
           ASSERT_FALSE(scalar::all_within(span, kLimit)) << length << ", " << place;
         }
         span[place] = place % 2 == 0 ? kLimit : -kLimit;  // the limit itself is within
-        ASSERT_TRUE(operations().all_within(span.data(), kLimit, length)) << length << ", " << place;
+        ASSERT_TRUE(all_within(span, kLimit)) << length << ", " << place;
         ASSERT_TRUE(scalar::all_within(span, kLimit)) << length << ", " << place;
         span[place] = kept;
       }
@@ -202,14 +126,13 @@ TEST_P(CpuLevel, OneBadNumberIsFoundAtEveryPlace) {
   }
 }
 
-TEST_P(CpuLevel, LimitsFromNothingToEverything) {
-  if (!runs_here()) return;
+TEST_P(OnEveryTarget, LimitsFromNothingToEverything) {
   constexpr float kTiny = std::numeric_limits<float>::denorm_min();
   constexpr float kLargest = std::numeric_limits<float>::max();
   for (const std::size_t length : {1, 8, 33}) {
     const auto within = [&](float value, float limit) {
       const std::vector<float> values(length, value);
-      const bool answer = operations().all_within(values.data(), limit, length);
+      const bool answer = all_within(values, limit);
       EXPECT_EQ(answer, scalar::all_within(values, limit)) << value << ", limit " << limit;
       return answer;
     };
@@ -223,8 +146,7 @@ TEST_P(CpuLevel, LimitsFromNothingToEverything) {
   }
 }
 
-TEST_P(CpuLevel, InspectionMatchesTheScalarReferenceBitForBit) {
-  if (!runs_here()) return;
+TEST_P(OnEveryTarget, InspectionMatchesTheScalarReferenceBitForBit) {
   Random random(37);
   for (const Kind kind : {Kind::ordinary, Kind::denormal, Kind::huge, Kind::any_bits}) {
     for (const std::size_t length : lengths()) {
@@ -233,45 +155,39 @@ TEST_P(CpuLevel, InspectionMatchesTheScalarReferenceBitForBit) {
         const std::span<float> span = values.span();
         span.data()[-1] = span.data()[length] = std::numeric_limits<float>::quiet_NaN();
         const Inspection wanted = scalar::inspect(span);
-        std::int32_t largest_bits = 0;
-        double sum_of_squares = 0;
-        operations().inspect(span.data(), length, &largest_bits, &sum_of_squares);
-        EXPECT_EQ(largest_bits < 0x7f800000, wanted.finite) << length;
-        if (!wanted.finite) continue;
-        EXPECT_EQ(std::bit_cast<float>(largest_bits), wanted.largest) << length;
-        EXPECT_EQ(std::bit_cast<std::uint64_t>(sum_of_squares), std::bit_cast<std::uint64_t>(wanted.sum_of_squares))
+        const Inspection got = inspect(span);
+        EXPECT_EQ(got.finite, wanted.finite) << length;
+        EXPECT_EQ(got.largest, wanted.largest) << length;
+        EXPECT_EQ(std::bit_cast<std::uint64_t>(got.sum_of_squares), std::bit_cast<std::uint64_t>(wanted.sum_of_squares))
             << length;
       }
     }
   }
 }
 
-TEST_P(CpuLevel, InspectionFindsOneBadNumberAtEveryPlace) {
-  if (!runs_here()) return;
+TEST_P(OnEveryTarget, InspectionFindsOneBadNumberAtEveryPlace) {
   for (std::size_t length = 1; length <= 70; ++length) {
     for (std::size_t place = 0; place < length; ++place) {
       for (const float each : all_bad_numbers()) {
         std::vector<float> values(length, 1.0F);
         values[place] = each;
-        std::int32_t largest_bits = 0;
-        double sum_of_squares = 0;
-        operations().inspect(values.data(), length, &largest_bits, &sum_of_squares);
-        ASSERT_GE(largest_bits, 0x7f800000) << length << ", " << place;
+        ASSERT_FALSE(inspect(values).finite) << length << ", " << place;
         ASSERT_FALSE(scalar::inspect(values).finite) << length << ", " << place;
       }
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, CpuLevel, ::testing::ValuesIn(kCpuOperations),
-                         [](const auto& level) { return std::string(level.param->name); });
+INSTANTIATE_TEST_SUITE_P(All, OnEveryTarget, ::testing::ValuesIn(targets()), target_name);
 
-TEST(Ops, UsesTheBestLevelOfThisMachine) {
-  for (const CpuOperations* candidate : kCpuOperations) {
-    if (!candidate->supported()) continue;
-    EXPECT_STREQ(cpu_operations().name, candidate->name);
-    break;
-  }
+TEST(Ops, UsesTheBestTargetOfThisMachine) {
+  const std::vector<Target> all = targets();
+  EXPECT_STREQ(target_in_use().name, all.front().name);
+  EXPECT_STREQ(all.back().name, "SCALAR");
+  use_target(all.back());
+  EXPECT_STREQ(target_in_use().name, "SCALAR");
+  use_best_target();
+  EXPECT_STREQ(target_in_use().name, all.front().name);
 }
 
 // The vectors of the XXH3 specification's reference: the empty input's value is the published one.

@@ -180,7 +180,10 @@ void World::note_disturbances(std::size_t index, RoundCheck& check) const {
       if (host >= other) continue;
       const bool both_clients = scenario_.hosts[host].client && scenario_.hosts[other].client;
       const bool are_strange = !both_clients && !links_.are_linked(host, other);
-      if (are_strange || links_.are_apart(host, other)) check.disturb_pair(host, other, now());
+      if (are_strange || links_.are_apart(host, other)) {
+        check.disturb_pair(host, other, now());
+        if (was_parted_) check.handle_partition();  // not all have found each other again
+      }
     }
   }
   for (std::size_t i = 0; i < byte_faults_.size(); ++i) {

@@ -60,10 +60,11 @@ void World::partition(const MishapPlan& plan) {
   }
   network_.partition(here, there);
   if (plan.harmless) return;
-  anything_went_wrong_ = true;
+  anything_went_wrong_ = was_parted_ = true;
   links_.partition(plan.others);
   for (const RoundState& round : rounds_) {
     if (round.is_over) continue;
+    round.check->handle_partition();
     for (const std::uint32_t one : here) {
       for (const std::uint32_t other : there) round.check->disturb_pair(one, other, now());
     }

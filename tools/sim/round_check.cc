@@ -82,12 +82,15 @@ RoundCheck::HostBits RoundCheck::reducers() const {
   return bits;
 }
 
-// Successors are elected by majority: with half of the group faulty, the rest may come apart.
+// Successors are elected by majority: with half of the group faulty, or without a majority that hear each other, the
+// rest may come apart.
 bool RoundCheck::most_are_well() const {
-  std::size_t well = 0;
-  for (MemberIndex member = 0; member < hosts_.size(); ++member)
-    well += is_well(member) && !is_isolated(member) ? 1 : 0;
-  return 2 * well > hosts_.size();
+  const HostBits well = everybody() & ~disturbed_;
+  std::size_t connected = 0;
+  for (MemberIndex member = 0; member < hosts_.size(); ++member) {
+    connected += is_well(member) && (disturbed_pairs_[hosts_[member]] & well) == 0 ? 1 : 0;
+  }
+  return 2 * connected > hosts_.size();
 }
 
 // The others may take one for lost that half of them cannot hear.

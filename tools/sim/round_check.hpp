@@ -32,6 +32,9 @@ class RoundCheck {
   // From here on nothing is expected of the host, or between the two hosts; nor was it before, in this round.
   void disturb_host(std::uint32_t host, TimePoint now);
   void disturb_pair(std::uint32_t one, std::uint32_t other, TimePoint now);
+  // The group is, or comes from being, in two halves that do not hear each other: what each holds against the other is
+  // nobody's fault, and promise 5 does not speak of it.
+  void handle_partition() { is_parted_ = true; }
   // It takes part in nothing any more, so it does not hold anybody up with what it says either.
   void handle_death(std::uint32_t host) { dead_ |= bit(host); }
   // It told different members different things.
@@ -109,6 +112,7 @@ class RoundCheck {
   std::vector<HostBits> disturbed_pairs_;                                 // by host
   TimePoint last_disturbance_;
   bool calm_ = true;
+  bool is_parted_ = false;
   std::vector<std::vector<Average>> averages_;  // by chunk, what members ended with
   std::vector<Ended> ended_;
   Coverage not_done_ = 0;  // whom members that ended left behind

@@ -161,6 +161,7 @@ class World {
   TimePoint link_by_ = kNever;
   TimePoint chatter_at_{};
   bool anything_went_wrong_ = false;
+  bool was_parted_ = false;
   std::uint64_t rounds_ended_ = 0;
   Tally tally_;
   std::uint64_t hash_ = 0;
