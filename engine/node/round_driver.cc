@@ -593,10 +593,11 @@ std::optional<RoundDriver::Numbers> RoundDriver::good_numbers(Peer& peer, const 
 }
 
 void RoundDriver::handle_damaged(Peer& peer, const transport::Contribution& header) {
-  // It may have gone by reference, and an average from elsewhere came over it before it was read here: then its sender
-  // needs no average of it any more. Nothing damages bytes within a host.
-  if (peer.is_local_host && format_of(header).is_plain()) return;
-  violate(peer, CutOff::damaged_bytes, "a contribution whose bytes do not match their checksum");
+  constexpr const char* kWhat = "a contribution whose bytes do not match their checksum";
+  // It may have gone by reference, and an average from elsewhere came over it before it was read here: no fault of its
+  // sender. Over a new connection it sends what it still has to give, and this time a copy.
+  if (peer.is_local_host && format_of(header).is_plain()) return mesh_.drop(peer, kWhat);
+  violate(peer, CutOff::damaged_bytes, kWhat);
 }
 
 void RoundDriver::handle_damaged(Peer& peer, const transport::Average&) {
