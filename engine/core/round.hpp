@@ -19,6 +19,7 @@
 // had.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <optional>
@@ -52,6 +53,11 @@ enum class CutOff : std::uint8_t {
   wild_norm,              // the norm policy refused its contribution
 };
 [[nodiscard]] std::string_view to_string(CutOff reason);
+// What ends with the connection and can begin again with a new one.
+[[nodiscard]] constexpr bool is_mended_by_reconnecting(CutOff reason) {
+  return reason == CutOff::connection_lost || reason == CutOff::departed || reason == CutOff::condemned ||
+         reason == CutOff::damaged_bytes;
+}
 
 // What a shard's header deserves, before its payload is placed.
 enum class Verdict : std::uint8_t {
@@ -128,6 +134,13 @@ struct SendOrder {
 
 // One bit per chunk of a part, from its first: bit i % 64 of word i / 64.
 using ChunkBits = std::vector<std::uint64_t>;
+[[nodiscard]] inline bool get_bit(const ChunkBits& bits, std::uint32_t place) {
+  return place / 64 < bits.size() && ((bits[place / 64] >> (place % 64)) & 1U) != 0;
+}
+inline void set_bit(ChunkBits& bits, std::uint32_t place) { bits[place / 64] |= std::uint64_t{1} << (place % 64); }
+[[nodiscard]] inline bool any_bit(const ChunkBits& bits) {
+  return std::any_of(bits.begin(), bits.end(), [](std::uint64_t word) { return word != 0; });
+}
 
 // What to tell others. `to`: a member, or kEverybody (all live members).
 inline constexpr MemberIndex kEverybody = ~MemberIndex{0};
@@ -311,7 +324,11 @@ class Round {
   [[nodiscard]] bool may_come_back(MemberIndex member) const;
   [[nodiscard]] Verdict check_bits(MemberIndex part, const ChunkBits& bits) const;
   template <typename Function>
-  void for_each_chunk(MemberIndex part, Function function);
+  void for_each_chunk(MemberIndex part, Function function) {
+    const ChunkIndex begin = plan_.first_chunk(part);
+    const ChunkIndex end = begin + plan_.chunks(part);
+    for (ChunkIndex index = begin; index < end; ++index) function(index, chunks_[index]);
+  }
   [[nodiscard]] ChunkBits no_chunks(MemberIndex part) const { return ChunkBits((plan_.chunks(part) + 63) / 64); }
   [[nodiscard]] ChunkBits open_chunks(MemberIndex part) const;
 
