@@ -232,6 +232,7 @@ void Round::handle_cut_off(MemberIndex member, CutOff reason, std::string eviden
   in_trouble_ = true;
   Peer& peer = peers_[member];
   peer.cut_off = reason;
+  if (reason == CutOff::connection_lost || reason == CutOff::departed) ever_lost_ |= coverage_of(member);
   peer.lost_at = TimePoint::min();  // to be dated at the next handle_time
   peer.requested.clear();
   peer.wants.clear();
@@ -356,7 +357,9 @@ void Round::cut_off_late(TimePoint now) {
     const bool may_wait = each.reason == LateReason::slow && is_successor(each.member) &&
                           lateness_.owes(each.member) != Owes::contributions;
     if (may_wait && each.lag < config_.patience.lateness.lag_ceiling) continue;
-    const bool is_sure = each.sure && !may_wait;
+    // A member whose connections were lost to most of the others may be the one at fault, however well they are now.
+    const bool is_suspect_itself = 2 * std::popcount(ever_lost_) > static_cast<int>(members()) - 1;
+    const bool is_sure = each.sure && !may_wait && !is_suspect_itself;
     handle_cut_off(each.member, each.reason == LateReason::first_shard ? CutOff::never_started : CutOff::slow,
                    describe(each), is_sure);
   }

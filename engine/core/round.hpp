@@ -317,6 +317,7 @@ class Round {
   [[nodiscard]] bool is_reduced_here(MemberIndex part) const;
   [[nodiscard]] Coverage missing(MemberIndex part, ChunkIndex chunk) const;
   [[nodiscard]] bool is_condemned(MemberIndex member) const;
+  [[nodiscard]] bool is_lost_by_most(MemberIndex member, Coverage voteless) const;
   [[nodiscard]] std::uint32_t nearest_reducer(MemberIndex part) const;
   // The parts, its own or taken over, that the member may average: one bit each, by the member they are named after.
   [[nodiscard]] Coverage parts_held(MemberIndex member) const;
@@ -369,6 +370,7 @@ class Round {
   RoundConfig config_;
   PartitionPlan plan_;
   Coverage live_ = 0;          // members that are not cut off, this one included
+  Coverage ever_lost_ = 0;     // members whose connections were lost in this round, if only for a while
   Coverage contributing_ = 0;  // members whose contributions are still waited for, this one included
   std::vector<Chunk> chunks_;
   std::vector<Peer> peers_;

@@ -34,7 +34,18 @@ Verdict Round::handle_suspect(MemberIndex from, MemberIndex member, bool withdra
 // A majority of the reducers that are live, itself left out, have lost it. Clients have no vote: they are not connected
 // to each other.
 bool Round::is_condemned(MemberIndex member) const {
-  const Coverage electorate = live_ & config_.reducers & ~coverage_of(member);
+  if (!is_lost_by_most(member, 0)) return false;
+  // Who is condemned has lost those that follow the majority: that is not a word against them.
+  Coverage condemned = 0;
+  for (Coverage rest = peers_[member].suspects & live_ & ~coverage_of(config_.self); rest != 0; rest &= rest - 1) {
+    const auto voter = static_cast<MemberIndex>(std::countr_zero(rest));
+    if (is_lost_by_most(voter, 0)) condemned |= coverage_of(voter);
+  }
+  return condemned == 0 || is_lost_by_most(member, condemned);
+}
+
+bool Round::is_lost_by_most(MemberIndex member, Coverage voteless) const {
+  const Coverage electorate = live_ & config_.reducers & ~coverage_of(member) & ~voteless;
   if ((electorate & ~coverage_of(config_.self)) == 0) {  // nobody else can tell
     return (peers_[member].suspects & coverage_of(config_.self)) != 0 && !may_come_back(member);
   }

@@ -113,8 +113,17 @@ bool RoundCheck::are_well(MemberIndex one, MemberIndex other) const {
 // Those who lost it, together with those of whom anything can be expected, are enough to say that it is gone. Members
 // that reduce have a vote.
 bool RoundCheck::may_be_outvoted(MemberIndex member) const {
+  // Who is outvoted itself loses those that follow the vote, and says so of them.
+  HostBits outvoted = 0;
+  for (MemberIndex other = 0; other < hosts_.size(); ++other) {
+    if (other != member && has_majority_against(other, 0)) outvoted |= bit(hosts_[other]);
+  }
+  return has_majority_against(member, outvoted);
+}
+
+bool RoundCheck::has_majority_against(MemberIndex member, HostBits outvoted) const {
   const HostBits others = reducers() & ~bit(hosts_[member]);
-  const HostBits strange = others & disturbed_ & ~dead_;
+  const HostBits strange = others & (disturbed_ | outvoted) & ~dead_;
   const HostBits lost_it = others & disturbed_pairs_[hosts_[member]] & ~disturbed_ & ~dead_;
   const int against = std::popcount(strange | lost_it);
   return against > 0 && 2 * against >= std::popcount(others & ~dead_);

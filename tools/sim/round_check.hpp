@@ -95,6 +95,7 @@ class RoundCheck {
   [[nodiscard]] bool leaves_time() const;
   [[nodiscard]] bool are_well(MemberIndex one, MemberIndex other) const;
   [[nodiscard]] bool may_be_outvoted(MemberIndex member) const;
+  [[nodiscard]] bool has_majority_against(MemberIndex member, HostBits outvoted) const;
   [[nodiscard]] MemberIndex successor(MemberIndex self, ChunkIndex chunk) const;
 
   [[nodiscard]] ChunkIndex first_lacking(MemberIndex self, MemberIndex member, const RoundReport& report) const;
