@@ -318,7 +318,7 @@ void World::begin_leaving() {
   for (const auto& host : hosts_) {
     if (host->state == Host::State::frozen) kill(host->number(), transport::SimDeath::silent);
     if (host->state != Host::State::running) continue;
-    host->engine().mesh().leave("done");
+    host->leave("done");
     host->state = Host::State::leaving;
     states_[host->number()].leave_by = now() + kLeavePatience;
   }
@@ -326,7 +326,7 @@ void World::begin_leaving() {
 
 void World::leave(std::uint32_t number) {
   Host& host = *hosts_[number];
-  host.engine().mesh().leave("has seen enough");
+  host.leave("has seen enough");
   host.state = Host::State::leaving;
   states_[number].leave_by = now() + kLeavePatience;
   for (std::size_t round = 0; round < rounds_.size(); ++round) {
