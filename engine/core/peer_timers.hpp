@@ -175,6 +175,8 @@ class Lateness {
   // The members whose contributions it says it lacks. What has come does not go: nobody begins to wait again, except
   // where expect() gave it new duties.
   void handle_waiting(MemberIndex member, Coverage waiting_for) { peers_[member].waiting_for &= waiting_for; }
+  // The member has somebody back, and may have to wait for it after all.
+  void handle_has_back(MemberIndex member, MemberIndex other) { peers_[member].waiting_for |= coverage_of(other); }
   void handle_finished(MemberIndex member, TimePoint now) { set_owes(member, Owes::nothing, now); }
   // Whether this node leaves the member's bytes unread because it has no room for them.
   void handle_held_back(MemberIndex member, bool held_back) { peers_[member].held_back = held_back; }

@@ -23,6 +23,7 @@ Verdict Round::handle_suspect(MemberIndex from, MemberIndex member, bool withdra
   }
   if (withdrawn) {
     peers_[member].suspects &= ~coverage_of(from);
+    lateness_.handle_has_back(from, member);
   } else {
     peers_[member].suspects |= coverage_of(from);
   }
