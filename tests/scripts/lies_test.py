@@ -218,7 +218,8 @@ class LiesTest(unittest.TestCase):
 
 def main() -> int:
     if "fault-member" not in PROGRAMS:
-        return 0  # nobody to lie to
+        print("left out: all lies (no fault-member was built)")
+        return 77
     names = NAMES or unittest.defaultTestLoader.getTestCaseNames(LiesTest)
     tests = unittest.TestSuite(LiesTest(name) for name in names)
     return 0 if unittest.TextTestRunner(verbosity=2).run(tests).wasSuccessful() else 1
