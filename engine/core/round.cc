@@ -82,7 +82,7 @@ Coverage Round::waiting_for() const {
   Coverage waiting = 0;
   for (MemberIndex part = 0; part < members(); ++part) {
     if (!is_held_here(part)) continue;
-    if (parts_[part].taken) waiting |= live_ & ~parts_[part].answered;
+    if (parts_[part].taken && parts_[part].answer_by != kNever) waiting |= live_ & ~parts_[part].answered;
     if (!is_reduced_here(part)) continue;
     const ChunkIndex begin = plan_.first_chunk(part);
     for (ChunkIndex index = begin; index < begin + plan_.chunks(part); ++index) {
@@ -257,7 +257,7 @@ void Round::handle_cut_off(MemberIndex member, CutOff reason, std::string eviden
   for (MemberIndex index = 0; index < members(); ++index) {
     Part& part = parts_[index];
     if (part.relay == member) part.relay = kEverybody;
-    if ((index + part.pending) % members() == member) part.pending = 0;  // it says so again when it is back
+    part.claims &= ~coverage_of(member);  // it says so again when it is back
   }
   review_parts();
   finalise_where_complete();

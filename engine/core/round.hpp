@@ -188,6 +188,8 @@ class Round {
   [[nodiscard]] MemberIndex reducer(ChunkIndex chunk) const { return chunks_[chunk].reducer; }
   [[nodiscard]] float total_weight(ChunkIndex chunk) const { return static_cast<float>(chunks_[chunk].total_weight); }
   [[nodiscard]] CutOff cut_off(MemberIndex member) const { return peers_[member].cut_off; }
+  // Whether others' gradients were added onto this member's own there.
+  [[nodiscard]] bool is_spent(ChunkIndex chunk) const { return chunks_[chunk].spent; }
   // Whether the member reads this member's memory no more.
   [[nodiscard]] bool has_released(MemberIndex member) const {
     return peers_[member].is_done || peers_[member].averages_sent == 0;
@@ -292,10 +294,10 @@ class Round {
   };
   // One member's part, named after it, wherever the authority over it is.
   struct Part {
-    std::uint32_t distance = 0;      // of its holder, along the ring from its own reducer
-    std::uint32_t pending = 0;       // a takeover that waits until this member, too, knows of a majority
-    std::uint32_t voted = 0;         // the farthest that others say they take this part's averages from,
-    Coverage votes = 0;              // and who says so
+    std::uint32_t distance = 0;  // of its holder, along the ring from its own reducer
+    Coverage claims = 0;         // who said that it takes the part over: believed once a majority is known
+    // By member: the distance of the one whose averages it says it takes; empty: nobody said anything.
+    std::vector<std::uint8_t> votes;
     Coverage givers = 0;             // whose averages of it are taken
     MemberIndex relay = kEverybody;  // who was asked to pass averages on
     TimePoint relay_by = kNever;     // another one is asked then; put off by every average
@@ -349,8 +351,9 @@ class Round {
   void review_parts();
   void take_over(MemberIndex part, std::uint32_t distance);
   void yield(MemberIndex part, std::uint32_t distance);
-  void count_vote(MemberIndex from, MemberIndex part, std::uint32_t distance);
-  [[nodiscard]] bool is_outvoted(const Part& part) const;
+  [[nodiscard]] std::uint32_t believed_claim(MemberIndex part, std::uint32_t nearest) const;
+  [[nodiscard]] bool is_outvoted(const Part& part, std::uint32_t distance) const;
+  [[nodiscard]] bool may_be_done(MemberIndex member) const;
   void decide(MemberIndex part);
   void ask_contributions(MemberIndex part, MemberIndex of);
   void ask_relays(TimePoint now);

@@ -149,11 +149,11 @@ void Round::review_parts() {
     Part& part = parts_[index];
     if (plan_.chunks(index) == 0) continue;
     const std::uint32_t nearest = nearest_reducer(index);
-    const bool may_yield = is_held_here(index) ? has_lost_most() || is_outvoted(part) : part.pending == nearest;
+    const std::uint32_t claimed = believed_claim(index, nearest);
     if (nearest >= members()) {
       settle_local(index);  // nobody is left to average it
-    } else if (part.pending > part.distance && may_yield) {
-      yield(index, part.pending);
+    } else if (claimed > part.distance) {
+      yield(index, claimed);
     } else if (nearest > part.distance && (index + nearest) % members() == config_.self) {
       take_over(index, nearest);
     } else if (part.taken) {
@@ -185,7 +185,8 @@ Verdict Round::handle_takeover(MemberIndex from, MemberIndex index, std::uint32_
   Part& part = parts_[index];
   if (distance < part.distance) return Verdict::late;
   in_trouble_ = true;
-  count_vote(from, index, distance);
+  part.votes.resize(members());
+  part.votes[from] = static_cast<std::uint8_t>(std::max<std::uint32_t>(part.votes[from], distance));
   if (successor != from) {
     review_parts();
     return Verdict::accept;
@@ -194,24 +195,35 @@ Verdict Round::handle_takeover(MemberIndex from, MemberIndex index, std::uint32_
     part.answer_due = true;
     return Verdict::accept;
   }
-  part.pending = std::max(part.pending, distance);
+  part.claims |= coverage_of(from);
   review_parts();
   return Verdict::accept;
 }
 
-void Round::count_vote(MemberIndex from, MemberIndex index, std::uint32_t distance) {
-  Part& part = parts_[index];
-  if (distance > part.voted) {
-    part.voted = distance;
-    part.votes = 0;
+// The distance of one that claims the part and may have it by all that this member knows; 0: nobody's. A claim of one
+// farther on counts for nothing as long as a nearer one is there: else a single word would keep everybody from the
+// right successor.
+std::uint32_t Round::believed_claim(MemberIndex index, std::uint32_t nearest) const {
+  const Part& part = parts_[index];
+  const auto claims = [&](std::uint32_t distance) {
+    return (part.claims & coverage_of((index + distance) % members())) != 0;
+  };
+  if (!is_held_here(index)) return nearest < members() && nearest > part.distance && claims(nearest) ? nearest : 0;
+  for (std::uint32_t distance = part.distance + 1; distance < members(); ++distance) {
+    if (claims(distance) && (has_lost_most() || is_outvoted(part, distance))) return distance;
   }
-  if (distance == part.voted) part.votes |= coverage_of(from);
+  return 0;
 }
 
-// One who was away does not hear that a majority has lost it, and is told so by those who follow its successor.
-bool Round::is_outvoted(const Part& part) const {
+// One who was away does not hear that a majority has lost it, and is told so by those who follow its successor, or one
+// farther on.
+bool Round::is_outvoted(const Part& part, std::uint32_t distance) const {
   const Coverage electorate = live_ & config_.reducers & ~coverage_of(config_.self);
-  return part.voted == part.pending && 2 * std::popcount(part.votes & electorate) > std::popcount(electorate);
+  int votes = 0;
+  for (MemberIndex member = 0; member < part.votes.size(); ++member) {
+    votes += part.votes[member] >= distance && (electorate & coverage_of(member)) != 0 ? 1 : 0;
+  }
+  return 2 * votes > std::popcount(electorate);
 }
 
 // Lets the farther one have the part.
@@ -222,9 +234,10 @@ void Round::yield(MemberIndex index, std::uint32_t distance) {
     notices_.push_back({.kind = Notice::Kind::takeover, .to = before, .part = index, .distance = distance});
   }
   part.distance = distance;
-  part.pending = 0;
   part.taken = part.decided = false;
   part.relay = kEverybody;
+  part.relay_by = kNever;
+  part.relays_tried = 0;  // what those pass on is not taken any more
   part.givers = coverage_of(holder(index));
   part.answer_due = true;
   expect_bytes();
@@ -243,6 +256,8 @@ Verdict Round::handle_holdings(MemberIndex from, MemberIndex index, std::uint32_
   if (is_violation(check_bits(index, held)) || is_violation(check_bits(index, spent))) return Verdict::out_of_range;
   Part& part = parts_[index];
   if (over_ || !is_live(from) || !part.taken || part.distance != distance) return Verdict::late;
+  // Each answer costs this member's line; who comes back may answer again.
+  if ((part.answered & coverage_of(from)) != 0) return Verdict::late;
   part.answered |= coverage_of(from);
   part.held[from] = held;
   part.spent[from] = spent;
@@ -350,7 +365,9 @@ void Round::want_average(MemberIndex to, ChunkIndex index) {
 // all the same is lost to them.
 void Round::stop_waiting_for_answers(TimePoint now) {
   // Half of what the others give a successor, so that it is not blamed for those who do not answer.
-  const Duration left = (settle_by_passed_ ? config_.deadline : config_.settle_by) - now;
+  // Just before settle_by nothing is left until then, but all until the deadline.
+  const bool is_late = config_.settle_by - now < config_.deadline - config_.settle_by;
+  const Duration left = (is_late ? config_.deadline : config_.settle_by) - now;
   const TimePoint patience_ends = saturating_add(now, std::min(config_.patience.lateness.lag_ceiling / 2, left / 2));
   for (MemberIndex index = 0; index < members(); ++index) {
     Part& part = parts_[index];
@@ -373,7 +390,8 @@ void Round::forget_what_is_withheld(MemberIndex index) {
   for_each_chunk(index, [&](ChunkIndex, Chunk& chunk) {
     if (chunk.state != ChunkState::open || chunk.in != 0 || chunk.asked_of == kEverybody) return;
     part.held[chunk.asked_of].clear();
-    peers_[chunk.asked_of].cut_off = CutOff::averages_missing;
+    Peer& giver = peers_[chunk.asked_of];
+    if (is_live(chunk.asked_of) && giver.cut_off == CutOff::none) giver.cut_off = CutOff::averages_missing;
     chunk.asked_of = kEverybody;
   });
 }
@@ -406,10 +424,19 @@ void Round::ask_relays(TimePoint now) {
   update_over();
 }
 
+// Nobody can have everything who has not been sent this member's own averages: its word is not believed before.
+bool Round::may_be_done(MemberIndex member) const {
+  return !is_held_here(config_.self) || peers_[member].averages_sent >= plan_.chunks(config_.self);
+}
+
 // Most others have everything, so what this one lacks exists: it need not wait until its reducer is found out to be
 // dead, or to withhold it from this member alone.
 void Round::ask_those_who_are_done(TimePoint now) {
-  const Coverage done = done_members() & ~coverage_of(config_.self);
+  Coverage done = done_members() & ~coverage_of(config_.self);
+  for (Coverage rest = done; rest != 0; rest &= rest - 1) {
+    const auto member = static_cast<MemberIndex>(std::countr_zero(rest));
+    if (!may_be_done(member)) done &= ~coverage_of(member);
+  }
   const Coverage others = live_that_owe() & ~coverage_of(config_.self);
   const bool is_asking = !over_ && unsettled_ > 0;
   const bool most_are_done = 2 * std::popcount(done) > std::popcount(others);
@@ -418,13 +445,14 @@ void Round::ask_those_who_are_done(TimePoint now) {
   if (some_done_at_ == kNever) return;
   for (MemberIndex index = 0; index < members(); ++index) {
     if (is_held_here(index) || parts_[index].relay != kEverybody) continue;
-    // What one sends that is through itself is as a rule on its way, over this member's own slow line.
     const Duration usual = config_.patience.resume_grace;
-    const Duration wait = (peers_[holder(index)].is_done ? 3 : 1) * usual;
-    // What somebody has was sent to this member, too: where nothing comes, it is withheld.
+    // What somebody has was sent to this member, too: as a rule it is on its way, over this member's own slow line.
+    // Where nothing comes, it is withheld.
     const TimePoint quiet_since =
         std::max(some_done_at_, lateness_.timers(holder(index)).last_payload.value_or(some_done_at_));
-    if (now < saturating_add(most_done_at_, wait) && now < saturating_add(quiet_since, 3 * usual)) continue;
+    const bool is_quiet = now >= saturating_add(quiet_since, 3 * usual);
+    const bool is_behind = now >= saturating_add(most_done_at_, usual) && !peers_[holder(index)].is_done;
+    if (!is_quiet && !is_behind) continue;
     ask_relay(index, done & config_.reducers & ~coverage_of(holder(index)));
   }
 }

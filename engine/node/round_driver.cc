@@ -596,7 +596,8 @@ void RoundDriver::handle_damaged(Peer& peer, const transport::Contribution& head
   constexpr const char* kWhat = "a contribution whose bytes do not match their checksum";
   // It may have gone by reference, and an average from elsewhere came over it before it was read here: no fault of its
   // sender. Over a new connection it sends what it still has to give, and this time a copy.
-  if (peer.is_local_host && format_of(header).is_plain()) return mesh_.drop(peer, kWhat);
+  const bool may_be_changed = peer.is_local_host && format_of(header).is_plain();
+  if (may_be_changed && round_->times_resumed(peer.member) == 0) return mesh_.drop(peer, kWhat);
   violate(peer, CutOff::damaged_bytes, kWhat);
 }
 
@@ -664,7 +665,8 @@ void RoundDriver::handle_average(Peer& peer, const transport::Average& header, s
       good_numbers(peer, header, payload, limit_of(header.codec, core::kLargestAverage));
   if (!numbers || !norm_is_good(peer, header, *numbers)) return;
   round_->handle_average(peer.member, header.chunk, header.reducer, header.coverage, header.total_weight);
-  coder_.handle_average(header.chunk, header.codec, (header.coverage & coverage_of(round_->config().self)) != 0);
+  coder_.handle_average(header.chunk, header.codec, (header.coverage & coverage_of(round_->config().self)) != 0,
+                        round_->is_spent(header.chunk));
   if (!mutated(Mutation::unwritten_average)) write_average(header.chunk, header.codec, *numbers);
   // Of the codec's bytes: whether they came compressed is between the two ends of a link.
   chunk_checksums_[header.chunk] =

@@ -51,16 +51,18 @@ void World::link_up() {
   if (is_last && next_round_ > 0 && !actions_.empty()) return;  // let all mishaps happen, and end
   const auto missing = missing_link();
   if (!missing) {
-    link_missing_.reset();
+    missing_since_.clear();
     link_by_ = kNever;
     open_scheduled_ = true;
     return schedule(now() + scenario_.rounds[next_round_].pause,
                     {.kind = ActionKind::open_round, .index = next_round_});
   }
-  if (missing != link_missing_) {  // another one, or one that a ban excused until now
-    link_missing_ = missing;
-    link_by_ = now() + kLinkPatience;
-  }
+  // Each pair has its own time: another may have been missing before it, or a ban may have excused it until now.
+  std::erase_if(missing_since_, [&](const auto& each) {
+    const auto& [one, other] = each.first;
+    return links_.are_linked(one, other) || !want_link(one, other);
+  });
+  link_by_ = missing_since_.try_emplace(*missing, now()).first->second + kLinkPatience;
   if (now() < link_by_) return chatter();
   fail("hosts " + std::to_string(missing->first) + " and " + std::to_string(missing->second) +
        " do not find each other, though nothing is in their way");
