@@ -115,6 +115,7 @@ struct Bf16 {
 };
 
 // Processors' own conversions, where Highway uses them: they round to nearest even whatever the thread's mode is.
+#undef PAPILIO_KERNELS_HAVE_FP16            // of the target before this one
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2  // of two targets the better one has the lower number
 #define PAPILIO_KERNELS_HAVE_FP16 1
 #else
