@@ -4,100 +4,112 @@
 // that the size fits).
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
 #include <cstdio>
-#include <cstdlib>
-#include <fstream>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "bench/suite.h"
+#include "tools/common/command_line.hpp"
 
+namespace papilio::bench {
 namespace {
 
-constexpr std::string_view kHelp =
-    "papilio-bench: speed of the kernels by codec, instruction set and size (bytes of the values as fp32), as GB/s "
-    "(bytes\n"
-    "read plus written) and as a fraction of memcpy measured in the same run; of slabs, frames and the loop.\n\n"
-    "  --json FILE       write the results as JSON; `-`: to standard output, and nothing else there\n"
-    "  --filter REGEX    only the benchmarks whose name matches, such as 'accumulate/AVX2'\n"
-    "  --min-time SECONDS  of each benchmark (0.05)\n"
-    "  --repetitions N   of each benchmark (1)\n"
-    "  --list            names only\n"
-    "  --log-level LEVEL accepted like in the other programs; this one logs nothing\n"
-    "  --version, --help\n"
-    "  --benchmark_*     any flag of Google Benchmark\n";
+struct Options {
+  std::string filter;
+  Duration min_time = std::chrono::milliseconds(50);
+  std::uint64_t repetitions = 1;
+  bool list = false;
+};
 
-[[noreturn]] void refuse(const std::string& message) {
-  std::fprintf(stderr, "papilio-bench: %s; see --help\n", message.c_str());
-  std::exit(2);
+tools::ManualPage manual_page() {
+  return {
+      .name = "papilio-bench",
+      .summary = "time the kernels, slabs, frames and the loop",
+      .synopsis = {"[--filter REGEX] [--min-time TIME] [--repetitions N] [--json FILE]", "--list [--filter REGEX]"},
+      .description =
+          "Speed of the kernels by codec, instruction set and size (bytes of the values as fp32), as GB/s (bytes read "
+          "plus written) and as a fraction of memcpy measured in the same run; of slabs, frames and the loop.\n\n"
+          "Any flag of Google Benchmark (--benchmark_*) is passed on to it.",
+      .not_so = "",
+      .examples = {"papilio-bench --filter 'accumulate/AVX2' --json kernels.json",
+                   "papilio-bench --filter '/AVX3/524288' --min-time 200ms --repetitions 5"},
+  };
+}
+
+void add_options(tools::CommandLine& command_line, Options& options) {
+  CLI::App& app = command_line.app();
+  tools::add_text(app, "--filter", options.filter, "REGEX", "Only the benchmarks whose name matches.");
+  tools::add_duration(app, "--min-time", options.min_time, "How long each benchmark runs at least.");
+  tools::add_count(app, "--repetitions", options.repetitions, 1, 1'000'000, "How often each benchmark is run.");
+  app.add_flag("--list", options.list, "Print the names only.");
 }
 
 // The flags of every Papilio program, in the words of Google Benchmark.
-std::vector<std::string> translate(int argc, char** argv) {
-  std::vector<std::string> result = {argv[0], "--benchmark_min_time=0.05"};
-  for (int i = 1; i < argc; ++i) {
-    std::string flag = argv[i];
-    if (flag == "--help" || flag == "-h") {
-      std::fputs(kHelp.data(), stdout);
-      std::exit(0);
-    }
-    if (flag == "--version") {
-      std::puts("papilio-bench " PAPILIO_VERSION);
-      std::exit(0);
-    }
-    if (flag == "--list") {
-      result.emplace_back("--benchmark_list_tests=true");
-      continue;
-    }
-    if (flag.starts_with("--benchmark_")) {
-      result.push_back(flag);
-      continue;
-    }
-    std::string value;
-    if (const std::size_t equals = flag.find('='); equals != std::string::npos) {
-      value = flag.substr(equals + 1);
-      flag.resize(equals);
-    } else if (i + 1 < argc) {
-      value = argv[++i];
-    }
-    if (flag != "--json" && flag != "--filter" && flag != "--min-time" && flag != "--repetitions" &&
-        flag != "--log-level") {
-      refuse("unknown argument `" + flag + "`");
-    }
-    if (value.empty()) refuse(flag + " needs a value");
-    if (flag == "--json" && value == "-") {
-      result.emplace_back("--benchmark_format=json");
-    } else if (flag == "--json") {
-      if (!std::ofstream(value, std::ios::app)) refuse("cannot write `" + value + "`");
-      result.push_back("--benchmark_out=" + value);
-      result.emplace_back("--benchmark_out_format=json");
-    } else if (flag == "--filter") {
-      result.push_back("--benchmark_filter=" + value);
-    } else if (flag == "--min-time") {
-      result.push_back("--benchmark_min_time=" + value);
-    } else if (flag == "--repetitions") {
-      result.push_back("--benchmark_repetitions=" + value);
-    }
+std::vector<std::string> translate(const Options& options, const tools::CommandLine& command_line) {
+  char seconds[32];
+  std::snprintf(seconds, sizeof(seconds), "%.9f", std::chrono::duration<double>(options.min_time).count());
+  std::vector<std::string> words = {std::string("--benchmark_min_time=") + seconds,
+                                    "--benchmark_repetitions=" + std::to_string(options.repetitions)};
+  if (!options.filter.empty()) words.push_back("--benchmark_filter=" + options.filter);
+  if (options.list) words.emplace_back("--benchmark_list_tests=true");
+  if (command_line.json_file() == "-") {
+    words.emplace_back("--benchmark_format=json");
+  } else if (command_line.wants_json()) {
+    words.push_back("--benchmark_out=" + command_line.json_file());
+    words.emplace_back("--benchmark_out_format=json");
   }
-  return result;
+  return words;
 }
 
-}  // namespace
+int run(int argc, char** argv) {
+  // Google Benchmark's own go round the reader of ours.
+  std::vector<std::string> theirs;
+  std::vector<const char*> ours;
+  for (const char* word : std::vector<const char*>(argv, argv + argc)) {
+    if (std::string_view(word).starts_with("--benchmark_")) {
+      theirs.emplace_back(word);
+    } else {
+      ours.push_back(word);
+    }
+  }
+  Options options;
+  tools::CommandLine command_line(manual_page());
+  add_options(command_line, options);
+  if (const std::optional<int> code = command_line.parse(static_cast<int>(ours.size()), ours.data())) return *code;
+  if (options.min_time <= Duration::zero()) {
+    return command_line.fail(usage_error("--min-time: must be more than 0; give a time such as 50ms"));
+  }
 
-int main(int argc, char** argv) {
-  std::vector<std::string> words = translate(argc, argv);
+  std::vector<std::string> words = translate(options, command_line);
+  words.insert(words.begin(), argv[0]);
+  words.insert(words.end(), theirs.begin(), theirs.end());  // the last one counts
   std::vector<char*> arguments;
   arguments.reserve(words.size() + 1);
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   int count = static_cast<int>(words.size());
-  papilio::bench::register_kernel_benchmarks();
-  papilio::bench::register_transport_benchmarks();
-  papilio::bench::register_gpu_benchmarks();
+  register_kernel_benchmarks();
+  register_transport_benchmarks();
+  register_gpu_benchmarks();
   benchmark::Initialize(&count, arguments.data());
-  if (count > 1) refuse(std::string("unknown argument `") + arguments[1] + "`");
-  if (benchmark::RunSpecifiedBenchmarks() == 0) refuse("no benchmark matches the filter");
+  if (count > 1) {
+    return command_line.fail(usage_error(std::string("unknown argument '") + arguments[1] + "'; see --help"));
+  }
+  if (benchmark::RunSpecifiedBenchmarks() == 0) {
+    return command_line.fail(
+        usage_error("--filter: no benchmark matches '" + options.filter + "'; --list prints their names"));
+  }
   benchmark::Shutdown();
-  return 0;
+  return tools::kExitDone;
 }
+
+}  // namespace
+}  // namespace papilio::bench
+
+int main(int argc, char** argv) { return papilio::bench::run(argc, argv); }

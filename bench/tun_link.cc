@@ -323,6 +323,7 @@ LinkOptions parse_options(int argc, char** argv) {
   CLI::App app{
       "A star of TUN interfaces with delay, rate, queue and loss; prints `ready` once they exist. Ends on "
       "SIGINT or SIGTERM with its counters; the interfaces go with it."};
+  app.set_version_flag("--version", "tun_link " PAPILIO_VERSION);
   app.add_option("--host", hosts, "NAMESPACE,IPV4[,DOWNLINK_BPS], once per host (two or more)")->required();
   app.add_option("--interface", options.interface, "name of the interface in each namespace")->capture_default_str();
   app.add_option("--delay-ms", options.delay_ms, "one-way delay")->check(CLI::Range(0.0, 10'000.0));

@@ -546,6 +546,7 @@ int main(int argc, char** argv) {
   CLI::App app{
       "Which should wait on the other in one thread, io_uring or libuv? Medians of interleaved repetitions; "
       "ratios are to way (a)."};
+  app.set_version_flag("--version", "two_waits " PAPILIO_VERSION);
   app.add_option("--seconds", seconds, "of one measurement")->check(CLI::Range(0.01, 60.0))->capture_default_str();
   app.add_option("--repetitions", repetitions, "of each")->check(CLI::Range(1, 1000))->capture_default_str();
   app.add_option("--placement", placement, "the partner's CPU and ours: same (default), apart, or free")

@@ -6,22 +6,21 @@
 //   bf16  the upper half of an fp32, rounded to nearest, ties to even.
 //   fp16  IEEE 754 binary16, rounded to nearest, ties to even.
 //   int8  blocks of kInt8Block elements (the last may be shorter). All blocks' scales come first, as fp32, then one
-//   signed
-//         byte per element; an element is byte * scale, which fp32 holds exactly (7 bits times 17).
+//         signed byte per element; an element is byte * scale, which fp32 holds exactly (7 bits times 17).
 //
 // Little-endian throughout. What the encoder does with numbers that do not fit:
 //   bf16, fp16  A finite value beyond the largest finite one becomes that, with its sign: an honest sender is never
-//   taken
-//               for one that sends infinities, and error feedback carries the rest over. Infinity stays infinity; every
-//               NaN becomes kBf16NotANumber or kFp16NotANumber. The receiver finds them: nothing is hidden from it.
+//               taken for one that sends infinities, and error feedback carries the rest over. Infinity stays
+//               infinity; every NaN becomes kBf16NotANumber or kFp16NotANumber. The receiver finds them: nothing is
+//               hidden from it.
 //   int8        A block with an infinity or a NaN gets the scale kInt8NotANumber and bytes of 0.
 //
 // The scale of a block, in fp32 arithmetic, with m the largest |value| of it:
 //   s = m / 127; if s < kSmallestInt8Scale, scale and all bytes are 0; else
 //   scale = min(s rounded up to 17 significant bits, kLargestInt8Scale): the low 7 bits of its fraction are 0;
 //   r = 1 / scale; byte = value * r rounded to an integer, to nearest, ties to even. It never leaves [-127, 127], and
-//   the largest value's is always 127 or -127, because scale <= m / 127 * (1 + 2^-16 + 2^-23) (and >= m / 127 * (1 -
-//   2^-15)).
+//   the largest value's is always 127 or -127, because m / 127 * (1 - 2^-15) <= scale and
+//   scale <= m / 127 * (1 + 2^-16 + 2^-23).
 //
 // What was decoded encodes to the same bytes again, for every payload that kernels::check_encoded accepts. A member can
 // therefore pass on an average that it holds only as floats, byte for byte. (int8: the largest is 127 * scale exactly,
@@ -109,9 +108,8 @@ enum class NumberFault : std::uint8_t {
   bad_length,  // not the length of so many elements
   not_finite,  // an infinity or a NaN (fp32, bf16, fp16)
   bad_scale,   // int8: NaN, infinite, negative, out of range, or with more bits than an encoder gives it
-  bad_value,  // int8: -128, or bytes that do not use the scale as an encoder does (127 must occur; or scale and all are
-              // 0)
-  too_large,  // |value| beyond the limit
+  bad_value,   // int8: -128, or no 127 although the scale is not 0, or a byte that is not 0 although it is
+  too_large,   // |value| beyond the limit
 };
 
 [[nodiscard]] constexpr const char* to_string(NumberFault fault) {

@@ -3,6 +3,8 @@
 #include <zstd.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -33,6 +35,13 @@ Workshop& workshop() {
   return own;
 }
 
+// A library that was built with them reads the formats of zstd before 0.8, too, and frames to be skipped: none is what
+// a sender writes, and their readers are old code that a stranger is not to reach (RFC 8878, section 3.1.1).
+bool is_zstd_frame(std::span<const std::byte> frame) {
+  const std::uint32_t magic = ZSTD_MAGICNUMBER;
+  return frame.size() >= sizeof(magic) && std::memcmp(frame.data(), &magic, sizeof(magic)) == 0;
+}
+
 }  // namespace
 
 std::size_t compress(std::span<const std::byte> bytes, Codec codec, int level, std::span<std::byte> out) {
@@ -49,7 +58,7 @@ std::size_t compress(std::span<const std::byte> bytes, Codec codec, int level, s
 NumberFault decompress(std::span<const std::byte> frame, Codec codec, std::span<std::byte> out) {
   // Both sizes are in the headers of the frame and its blocks: whatever they say, it is compared before anything is
   // decompressed, and the decompressor gets exactly the room that was due.
-  if (ZSTD_getFrameContentSize(frame.data(), frame.size()) != out.size() ||
+  if (!is_zstd_frame(frame) || ZSTD_getFrameContentSize(frame.data(), frame.size()) != out.size() ||
       ZSTD_findFrameCompressedSize(frame.data(), frame.size()) != frame.size()) {
     return NumberFault::bad_frame;
   }

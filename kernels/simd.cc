@@ -370,6 +370,7 @@ std::uint64_t checksum(std::span<const std::byte> bytes) {
 
 Arrival checksum_and_check(Codec codec, std::span<const std::byte> bytes, std::size_t elements, float limit) {
   PAPILIO_ASSERT(limit >= 0 && limit <= std::numeric_limits<float>::max());
+  limit = std::abs(limit);  // -0 is a limit, too, and its bits are not compared as they are
   if (bytes.size() != encoded_bytes(codec, elements)) return {checksum(bytes), NumberFault::bad_length};
   if (codec == Codec::int8 || bytes.size() <= XXH3_MIDSIZE_MAX) {
     return {checksum(bytes), check_encoded(codec, bytes, elements, limit)};
@@ -386,6 +387,7 @@ Arrival checksum_and_check(Codec codec, std::span<const std::byte> bytes, std::s
 
 bool all_within(std::span<const float> values, float limit) {
   PAPILIO_ASSERT(limit >= 0 && limit <= std::numeric_limits<float>::max());
+  limit = std::abs(limit);  // -0 is a limit, too, and its bits are not compared as they are
   return HWY_DYNAMIC_DISPATCH(all_within)(values.data(), limit, values.size());
 }
 

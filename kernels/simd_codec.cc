@@ -115,7 +115,8 @@ struct Bf16 {
 };
 
 // Processors' own conversions, where Highway uses them: they round to nearest even whatever the thread's mode is.
-#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
+#undef PAPILIO_KERNELS_HAVE_FP16            // of the target before this one
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2  // of two targets the better one has the lower number
 #define PAPILIO_KERNELS_HAVE_FP16 1
 #else
 #define PAPILIO_KERNELS_HAVE_FP16 0
@@ -384,6 +385,21 @@ HWY_INLINE void keep(float* state, Float value, Float decoded) {
   if constexpr (kept == Kept::decoded) hn::StoreU(decoded, Floats(), state);
 }
 
+// Arrays that are not used are null, and to a null pointer nothing may be added, not even where nobody reads there.
+template <bool is_used, class T>
+HWY_INLINE T* from_element(T* begin, std::size_t index) {
+  if constexpr (is_used) return begin + index;
+  return begin;
+}
+template <Kept kept>
+HWY_INLINE const float* values_from(const float* values, std::size_t index) {
+  return from_element<kept != Kept::decoded>(values, index);
+}
+template <Kept kept>
+HWY_INLINE float* state_from(float* state, std::size_t index) {
+  return from_element<kept != Kept::nothing>(state, index);
+}
+
 template <class Format, Kept kept>
 HWY_INLINE void write_numbers_once(const float* values, float* state, Float inverse, std::byte* out) {
   const Float value = value_to_encode<kept>(values, state, inverse);
@@ -398,12 +414,13 @@ HWY_INLINE void write_numbers(const float* HWY_RESTRICT values, float* HWY_RESTR
   const Float inverse = hn::Set(Floats(), inverse_total);
   std::size_t i = 0;
   for (; i + kFloats <= count; i += kFloats) {
-    write_numbers_once<Format, kept>(values + i, state + i, inverse, out + i * Format::kBytes);
+    write_numbers_once<Format, kept>(values_from<kept>(values, i), state_from<kept>(state, i), inverse,
+                                     out + i * Format::kBytes);
   }
   if (i == count) return;
   const std::size_t used = count - i;
-  const Padded<float, kFloats> last(values + i, kept == Kept::decoded ? 0 : used);
-  Padded<float, kFloats> last_state(state + i, kept == Kept::nothing ? 0 : used);
+  const Padded<float, kFloats> last(values_from<kept>(values, i), kept == Kept::decoded ? 0 : used);
+  Padded<float, kFloats> last_state(state_from<kept>(state, i), kept == Kept::nothing ? 0 : used);
   Padded<std::byte, kFloats * Format::kBytes> last_out(out, 0);
   write_numbers_once<Format, kept>(last.values, last_state.values, inverse, last_out.values);
   if (kept != Kept::nothing) last_state.copy_to(state + i, used);
@@ -420,7 +437,7 @@ HWY_INLINE float write_int8_block(const float* HWY_RESTRICT values, float* HWY_R
   for (std::size_t i = 0; i < kInt8Block; i += kAtOnce * kFloats) {
     for (std::size_t k = 0; k < kAtOnce; ++k) {
       const std::size_t at = i + k * kFloats;
-      const Float value = value_to_encode<kept>(values + at, state + at, inverse);
+      const Float value = value_to_encode<kept>(values_from<kept>(values, at), state_from<kept>(state, at), inverse);
       if constexpr (kept != Kept::nothing) hn::StoreU(value, Floats(), state + at);
       largest[k] = hn::Max(largest[k], magnitude_bits(value));
     }
@@ -458,10 +475,11 @@ HWY_INLINE void write_int8(const float* values, float* state, float inverse_tota
     float scale = 0;
     const std::size_t used = HWY_MIN(kInt8Block, elements - begin);
     if (used == kInt8Block) {
-      scale = write_int8_block<kept>(values + begin, state + begin, inverse, bytes + begin);
+      scale = write_int8_block<kept>(values_from<kept>(values, begin), state_from<kept>(state, begin), inverse,
+                                     bytes + begin);
     } else {
-      const Padded<float, kInt8Block> last(values + begin, kept == Kept::decoded ? 0 : used);
-      Padded<float, kInt8Block> last_state(state + begin, kept == Kept::nothing ? 0 : used);
+      const Padded<float, kInt8Block> last(values_from<kept>(values, begin), kept == Kept::decoded ? 0 : used);
+      Padded<float, kInt8Block> last_state(state_from<kept>(state, begin), kept == Kept::nothing ? 0 : used);
       Padded<std::byte, kInt8Block> last_bytes(bytes, 0);
       scale = write_int8_block<kept>(last.values, last_state.values, inverse, last_bytes.values);
       if (kept != Kept::nothing) last_state.copy_to(state + begin, used);
@@ -585,6 +603,7 @@ void check_grouping(Codec codec, std::span<const std::byte> from, std::span<cons
 
 NumberFault check_encoded(Codec codec, std::span<const std::byte> bytes, std::size_t elements, float limit) {
   PAPILIO_ASSERT(limit >= 0 && limit <= std::numeric_limits<float>::max());
+  limit = std::abs(limit);  // -0 is a limit, too, and its bits are not compared as they are
   if (bytes.size() != encoded_bytes(codec, elements)) return NumberFault::bad_length;
   if (HWY_DYNAMIC_DISPATCH(acceptable)(codec, bytes.data(), elements, limit)) return NumberFault::none;
   return scalar::check_encoded(codec, bytes, elements, limit);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Runs the tests of a Meson build directory and counts single cases: a GoogleTest program counts its cases, any other
-test counts one. A program that dies counts every case it did not get to as failed, and one that fails after its cases
+test counts one, and names what it could not try here in lines `left out: CASE (REASON)`. A program that dies counts every case it did not get to as failed, and one that fails after its cases
 passed (a leak found at exit, say) counts one more. Exit 0: all passed, 1: not, 2: could not run them."""
 
 import argparse
@@ -52,10 +52,11 @@ class Runner:
 
     def run_plain(self, test: dict, outcome: Outcome) -> None:
         code, outcome.output, reason = self.execute(test, [])
+        outcome.skipped += re.findall(r"^left out: (.*\S)", outcome.output, re.MULTILINE)
         if code == 0:
             outcome.passed = 1
         elif code == 77:  # the exit code that Meson takes for "skipped"
-            outcome.skipped.append(outcome.name)
+            outcome.skipped = outcome.skipped or [outcome.name]
         else:
             outcome.failed.append(f"{outcome.name}: {reason}")
 

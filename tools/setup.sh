@@ -8,7 +8,8 @@ papilio_packages=(
   libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libspdlog-dev libsqlite3-dev
   libtorch-dev libopenblas0-pthread
 )
-papilio_test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format)
+# iproute2 and iperf3: faults of lines are tried on lines of their own; git: which files belong to the tree.
+papilio_test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format iproute2 iperf3 git)
 
 # Where CUDA's own installer puts nvcc, without touching anybody's PATH.
 if ! command -v nvcc >/dev/null && [[ -x /usr/local/cuda/bin/nvcc ]]; then PATH+=:/usr/local/cuda/bin; fi

@@ -5,7 +5,7 @@
 //
 // The algorithm is the reduce-scatter and all-gather over parts of uneven size known from Moshpit SGD and hivemind
 // (Ryabinin et al., "Moshpit SGD: Communication-Efficient Decentralized Training on Heterogeneous Unreliable Devices",
-// NeurIPS 2021), chunked so that both phases overlap. What a round promises is in ROUND.md's words: by its deadline
+// NeurIPS 2021), chunked so that both phases overlap. What a round promises (docs/rounds.md): by its deadline
 // every chunk is either an average over known contributors or this member's own gradient.
 //
 // When a reducer is lost, its part goes to a successor. Authority over a part moves along the ring of members and never

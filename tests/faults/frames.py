@@ -11,10 +11,12 @@ HEAD_BYTES = 128
 CONTRIBUTION, AVERAGE = 6, 7
 # Number and format of each field.
 OF_CONTRIBUTION = {"round": (0, "Q"), "checksum": (1, "Q"), "chunk": (2, "I"), "weight": (3, "f"), "codec": (4, "B"),
-                   "model": (5, "Q"), "group": (6, "Q")}
+                   "model": (5, "Q"), "group": (6, "Q"), "compression": (7, "B")}
 OF_AVERAGE = {"round": (0, "Q"), "checksum": (1, "Q"), "coverage": (2, "Q"), "chunk": (3, "I"), "total_weight": (4, "f"),
-              "codec": (5, "B"), "model": (7, "Q"), "group": (8, "Q"), "reducer": (9, "I")}
+              "codec": (5, "B"), "model": (7, "Q"), "group": (8, "Q"), "reducer": (9, "I"),
+              "compression": (10, "B")}
 FIELDS = {CONTRIBUTION: OF_CONTRIBUTION, AVERAGE: OF_AVERAGE}
+ZSTD = 1  # as a shard's compression
 
 
 def hash_of(data: bytes, seed: int = 0) -> int:
@@ -23,6 +25,18 @@ def hash_of(data: bytes, seed: int = 0) -> int:
     library.XXH3_64bits_withSeed.restype = ctypes.c_uint64
     library.XXH3_64bits_withSeed.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint64]
     return library.XXH3_64bits_withSeed(bytes(data), len(data), seed)
+
+
+def zstd_frame(declared: int, held: int) -> bytes:
+    """A frame (RFC 8878) that says it holds so many zeros, and holds so many: 4 bytes for every 128 KiB."""
+    most = 128 << 10
+    frame = bytearray(struct.pack("<IBBQ", 0xfd2fb528, 0xc0, 0x38, declared))  # 8 bytes of size, a window of 128 KiB
+    while held > 0:
+        count = min(held, most)
+        held -= count
+        repeated = 1
+        frame += struct.pack("<I", count << 3 | repeated << 1 | (held == 0))[:3] + b"\0"
+    return bytes(frame)
 
 
 def table_of(kind: int, values: dict[str, float]) -> bytes:

@@ -476,6 +476,18 @@ TEST_P(CodecOnEveryTarget, LengthsThatDoNotFitAreRefused) {
   }
 }
 
+TEST_P(CodecOnEveryTarget, ALimitOfNothingHasNoSign) {
+  for (const Codec codec : kCodecs) {
+    const std::vector<float> nothing(300), one(300, 1.0F);
+    for (const float limit : {0.0F, -0.0F}) {
+      ASSERT_EQ(try_payload(codec, encoded(codec, nothing), nothing.size(), limit), "") << to_string(codec);
+      EXPECT_EQ(check_encoded(codec, encoded(codec, nothing), nothing.size(), limit), NumberFault::none);
+      ASSERT_EQ(try_payload(codec, encoded(codec, one), one.size(), limit), "") << to_string(codec);
+      EXPECT_EQ(check_encoded(codec, encoded(codec, one), one.size(), limit), NumberFault::too_large);
+    }
+  }
+}
+
 TEST_P(CodecOnEveryTarget, RandomBytesAreRefusedOrHarmless) {
   Random random(47);
   for (int i = 0; i < 3000; ++i) {
@@ -493,6 +505,32 @@ TEST_P(CodecOnEveryTarget, RandomBytesAreRefusedOrHarmless) {
       bytes[bit / 8] ^= static_cast<std::byte>(1U << (bit % 8));
       ASSERT_EQ(try_payload(codec, bytes, length, 1e30F), "") << to_string(codec) << ", bit " << bit;
     }
+  }
+}
+
+// Random bytes hardly ever look like a payload or a frame; what was one and is damaged gets past the first looks.
+TEST_P(CodecOnEveryTarget, DamagedPayloadsAndFramesAreRefusedOrHarmless) {
+  Random random(48);
+  for (const Codec codec : kCodecs) {
+    int payloads_taken = 0, frames_taken = 0, frames_refused = 0;
+    for (int i = 0; i < 1500; ++i) {
+      const std::size_t length = 1 + random.below(600);
+      const Bytes honest = encoded(codec, draw(random, Kind::ordinary, length));
+      const Bytes payload = damaged(random, honest);
+      ASSERT_EQ(try_payload(codec, payload, length, 1e30F), "") << to_string(codec) << ", " << length;
+      payloads_taken += check_encoded(codec, payload, length, 1e30F) == NumberFault::none;
+      Bytes frame(2 * honest.size() + 100);
+      frame.resize(compress(honest, codec, 1, frame));
+      ASSERT_GT(frame.size(), 0U);
+      frame = damaged(random, frame);
+      bool is_taken = false;
+      ASSERT_EQ(try_frame(codec, frame, honest.size(), &is_taken), "") << to_string(codec) << ", " << length;
+      (is_taken ? frames_taken : frames_refused) += 1;
+    }
+    // Both answers occur, or the above says nothing.
+    EXPECT_GT(payloads_taken, 20) << to_string(codec);
+    EXPECT_GT(frames_taken, 20) << to_string(codec);
+    EXPECT_GT(frames_refused, 20) << to_string(codec);
   }
 }
 

@@ -4,7 +4,9 @@
 #include <zstd.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <vector>
 
 #include "engine/base/random.hpp"
@@ -111,6 +113,36 @@ TEST(Compress, BombsAreRefused) {
   expect_refused(frame, 4096, "declares nothing");
 }
 
+// Frames of the formats before 0.8, whole and of the size that is due: a library that still reads them would decompress
+// them, in code that few look at any more.
+TEST(Compress, FormatsOfOldAreRefused) {
+  struct Old {
+    const char* what;
+    std::uint32_t magic;
+    Bytes header;  // what follows the magic number, up to the first block
+  };
+  const auto bytes_of = [](std::initializer_list<int> values) {
+    Bytes bytes;
+    for (const int value : values) bytes.push_back(static_cast<std::byte>(value));
+    return bytes;
+  };
+  // The sizes there are 2 bytes, holding 4096 less 256; before 0.6 a frame declares none.
+  const Old all[] = {{"0.4", 0xFD2FB524U, bytes_of({0x01})},
+                     {"0.5", 0xFD2FB525U, bytes_of({0x01})},
+                     {"0.6", 0xFD2FB526U, bytes_of({0x80, 0x00, 0x0f})},
+                     {"0.7", 0xFD2FB527U, bytes_of({0x60, 0x00, 0x0f})}};
+  for (const Old& old : all) {
+    Bytes frame(sizeof(old.magic));
+    std::memcpy(frame.data(), &old.magic, sizeof(old.magic));
+    const auto append = [&frame](const Bytes& more) { frame.insert(frame.end(), more.begin(), more.end()); };
+    append(old.header);
+    append(bytes_of({0x40, 0x10, 0x00}));  // a raw block of 4096 bytes
+    append(Bytes(4096));
+    append(bytes_of({0xc0, 0x00, 0x00}));  // the end
+    expect_refused(frame, 4096, old.what);
+  }
+}
+
 TEST(Compress, MoreThanOneFrameIsRefused) {
   const Bytes half = frame_of(Bytes(2048)), whole = frame_of(Bytes(4096)), nothing = frame_of({});
   const auto joined = [](Bytes first, const Bytes& second) {
@@ -124,6 +156,7 @@ TEST(Compress, MoreThanOneFrameIsRefused) {
   const auto* bytes = reinterpret_cast<const std::byte*>(skippable);
   expect_refused(joined(Bytes(bytes, bytes + sizeof(skippable)), whole), 4096, "a frame to skip before it");
   expect_refused(Bytes(bytes, bytes + sizeof(skippable)), 4096, "nothing but a frame to skip");
+  expect_refused(Bytes(bytes, bytes + sizeof(skippable)), 0, "nothing but a frame to skip, where nothing is due");
 }
 
 TEST(Compress, FlippedBitsAreRefusedOrStayWithinTheChunk) {

@@ -138,6 +138,9 @@ TEST_P(OnEveryTarget, LimitsFromNothingToEverything) {
     };
     EXPECT_TRUE(within(0.0F, 0.0F));
     EXPECT_TRUE(within(-0.0F, 0.0F));
+    EXPECT_TRUE(within(0.0F, -0.0F));  // which is not negative
+    EXPECT_TRUE(within(-0.0F, -0.0F));
+    EXPECT_FALSE(within(kTiny, -0.0F));
     EXPECT_FALSE(within(kTiny, 0.0F));
     EXPECT_FALSE(within(-kTiny, 0.0F));
     EXPECT_TRUE(within(-kTiny, kTiny));

@@ -222,6 +222,8 @@ class BansTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    # A build without training has no papilio-node.
-    tests = unittest.defaultTestLoader.loadTestsFromTestCase(BansTest) if NODE else unittest.TestSuite()
+    if not NODE:
+        print("left out: bans (a build without training has no papilio-node)")
+        sys.exit(77)
+    tests = unittest.defaultTestLoader.loadTestsFromTestCase(BansTest)
     sys.exit(0 if unittest.TextTestRunner(verbosity=2).run(tests).wasSuccessful() else 1)

@@ -69,14 +69,46 @@ class Compare(unittest.TestCase):
         self.assertAlmostEqual(ratios[name, '1/CPU s'][0], 0.5)
         self.assertIn('old allreduce --ranks 4', (self.root / 'log').read_text())
 
+    def test_costs_of_nothing(self):
+        """CPU time comes in steps: short rounds may have cost none, and then only the other figure is compared."""
+        def results(time, cpu):
+            return [{'bytes': 1 << 20, 'ranks': 2, 'codec': 'fp32', 'transport': 'uring', 'time_us': {'median': time},
+                     'cpu_s_per_op': cpu}]
+        arguments = ('--perf', '--runs', '2', '--', 'allreduce')
+        for old, new in ((0, 0.1), (0.1, 0), (0, 0)):
+            self.program('old', 'papilio-perf', results(30, old))
+            self.program('new', 'papilio-perf', results(20, new))
+            result = self.run_it(str(self.root / 'old'), str(self.root / 'new'), *arguments)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertEqual(result.stderr.count('the ratio of CPU times is left out'), 1)
+            self.assertEqual(self.compare(*arguments), {('1 MiB, 2 ranks, fp32, uring', '1/s'): [1.5] * 2})
+        self.program('old', 'papilio-perf', results(0, 0))
+        result = self.run_it(str(self.root / 'old'), str(self.root / 'new'), *arguments)
+        self.assertEqual(result.returncode, 3, result.stderr)
+        self.assertRegex(result.stderr, '^bench/compare: 1 MiB, .*0 was measured')
+
+    def test_a_result_that_cannot_be_written_is_told_before_the_measurement(self):
+        self.program('old', 'papilio-bench', {'benchmarks': [{'name': 'sum', 'GB/s': 1, 'cpu_time': 1}]})
+        old = str(self.root / 'old')
+        for path in (str(self.root), str(self.root / 'nowhere/a.json')):
+            result = self.run_it(old, old, '--runs', '1', '--json', path)
+            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertIn(f'cannot write `{path}`', result.stderr)
+        self.assertFalse((self.root / 'log').exists(), 'nothing was measured')
+        path = self.root / 'a.json'
+        self.assertEqual(self.run_it(old, old, '--runs', '1', '--json', str(path)).returncode, 0)
+        self.assertEqual(json.loads(path.read_text())[0]['ratios'], [1])
+
     def test_wrong_usage(self):
         self.program('old', 'papilio-bench', {'benchmarks': []})
         old = str(self.root / 'old')
         for arguments in ([], [old], [old, '/nowhere'], [old, old, '--perf'], [old, old, '--runs', '0'],
+                          [old, old, '--runs', 'x'], [old, old, '--runs'], [old, old, '--no-such-flag'],
                           [old, old, '--perf', '--filter', 'x', '--', 'allreduce']):
             result = self.run_it(*arguments)
             self.assertEqual(result.returncode, 2, arguments)
-            self.assertTrue(result.stderr, arguments)
+            self.assertRegex(result.stderr, '^bench/compare: .*\n$', arguments)
+            self.assertEqual(result.stderr.count('\n'), 1, arguments)
         self.assertEqual(self.run_it(old, old).returncode, 3)  # nothing in common
 
 

@@ -400,11 +400,15 @@ class FaultsTest(unittest.TestCase):
 
 def main() -> int:
     if not PROGRAM:
-        return 0  # nothing to strike
-    if NO_NAMESPACES:
-        print(f"no lines of their own ({NO_NAMESPACES}): left out: {', '.join(NEED_LINES)}", file=sys.stderr)
+        print("left out: all faults (no fault-member was built)")
+        return 77
     names = OPTIONS.tests or unittest.defaultTestLoader.getTestCaseNames(FaultsTest)
+    for name in names:
+        if NO_NAMESPACES and name in NEED_LINES:
+            print(f"left out: {name} (no lines of their own: {NO_NAMESPACES})", flush=True)
     tests = unittest.TestSuite(FaultsTest(name) for name in names if not (NO_NAMESPACES and name in NEED_LINES))
+    if tests.countTestCases() == 0:
+        return 77
     return 0 if unittest.TextTestRunner(verbosity=2).run(tests).wasSuccessful() else 1
 
 

@@ -87,6 +87,13 @@ class RunTestsTest(unittest.TestCase):
         self.assertEqual(len(self.plain("import sys; sys.exit(1)").failed), 1)
         self.assertEqual(self.plain("import sys; sys.exit(77)").skipped, ["plain"])
 
+    def test_what_a_plain_program_left_out_is_named(self) -> None:
+        told = "print('left out: a line that is cut (needs root)\\n  left out: quoted'); import sys; sys.exit({})"
+        for code, passed in ((0, 1), (77, 0)):
+            outcome = self.plain(told.format(code))
+            self.assertEqual((outcome.passed, outcome.failed), (passed, []))
+            self.assertEqual(outcome.skipped, ["a line that is cut (needs root)"])
+
     def test_a_missing_program_is_a_failure(self) -> None:
         outcome = run_tests.Runner(1, {}).run({"name": "gone", "protocol": "exitcode", "workdir": None, "env": {},
                                                "cmd": [os.path.join(self.directory.name, "gone")], "timeout": 1})

@@ -56,6 +56,8 @@ class CommandLine {
   [[nodiscard]] std::optional<int> parse(int argc, const char* const* argv);
 
   [[nodiscard]] bool wants_json() const { return !json_file_.empty(); }
+  // For a program that leaves the writing to a library.
+  [[nodiscard]] const std::string& json_file() const { return json_file_; }
   // Where text for people goes: standard output, or standard error while --json - has the former to itself.
   [[nodiscard]] std::FILE* out() const { return json_file_ == "-" ? stderr : stdout; }
   // Writes to --json's file; does nothing without --json. The error names the file and the reason.
