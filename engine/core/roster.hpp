@@ -210,8 +210,7 @@ class Rostering {
   // Whether a round should begin: the target is reached, or one is wanted. Repeating it changes nothing.
   void handle_due(TimePoint now, bool due);
   void handle_time(TimePoint now);
-  // All that this node has banned, as far as they may still be linked to others. Whether it keeps them away is its own
-  // affair; the core must not be told of peers that it does.
+  // All that this node has banned, and keeps no link to: they may still be linked to others.
   void handle_bans(std::span<const PeerId> banned);
 
   // ---- what peers do

@@ -51,6 +51,8 @@ struct NodeConfig {
   double norm_limit = 8;
   // For whom rounds wait and for how long.
   node::RoundPatience patience;
+  // How long nodes wait for each other while they agree on who is in a round.
+  node::RosterPatience roster;
   // What this node sends its shards in: fp32 (exact), bf16, fp16 or int8, each also with +zstd, or auto: whatever is
   // fastest on each link. It reads all of them. What rounding takes is added to the next round's gradient.
   std::string codec = "fp32";
@@ -96,6 +98,7 @@ struct RoundReport {
   std::uint64_t digest = 0;   // of the values; equal for members that hold the same averages
   std::uint64_t samples = 0;  // sum of the members' weights, as far as known here
   std::vector<PeerReport> peers;
+  bool left_out = false;  // the others began this round without this node: the gradient is its own
   bool canceled = false;
   std::string error;  // why the round could not run at all (then the gradient is untouched); empty otherwise
 };

@@ -57,6 +57,7 @@ struct NodeSettings {
 
   // For whom rounds wait
   PatienceSettings patience;
+  node::RosterPatience roster;
 
   static constexpr std::uint64_t kNoSlot = UINT64_MAX;
 };
