@@ -118,6 +118,7 @@ void Group::handle_round_over(TimePoint now, const RoundReport& report) {
   if (alone_) alone_->wait_until = saturating_add(now, config_.round_timeout);
   open_round_.reset();
   round_wanted_since_.reset();
+  has_fresh_state_ = false;
   was_in_a_round_ = true;
   progress_.handle_epoch(report.epoch + 1);
   epoch_began_ = now;
@@ -141,6 +142,7 @@ void Group::handle_round_over(TimePoint now, const RoundReport& report) {
 void Group::handle_state_taken(TimePoint now, std::uint64_t epoch) {
   open_round_.reset();
   alone_.reset();
+  has_fresh_state_ = true;
   was_in_a_round_ = true;
   progress_.handle_epoch(epoch);
   rostering_.handle_epoch(now, epoch);
@@ -311,13 +313,11 @@ void Group::send_roster_messages() {
 void Group::open_what_is_decided() {
   const auto& decided = rostering_.decided();
   if (!decided || open_round_ || decided->proposal.epoch != progress_.local_epoch()) return;
-  spdlog::debug("round {}: attempt {} by {}", decided->proposal.round, decided->proposal.ballot.attempt,
-                to_hex(decided->proposal.ballot.proposer));
   alone_.reset();
-  open(core::roster_of(*decided));
+  open(core::roster_of(*decided), decided->proposal.ballot);
 }
 
-void Group::open(const core::Roster& roster) {
+void Group::open(const core::Roster& roster, const core::Ballot& ballot) {
   RoundSpec spec{.round = roster.round,
                  .epoch = roster.epoch,
                  .members = {},
@@ -328,7 +328,8 @@ void Group::open(const core::Roster& roster) {
   for (const core::RosterEntry& each : roster.members) {
     spec.members.push_back({each.peer, each.rate_bytes_per_s, each.reduces});
   }
-  spdlog::debug("round {}: {} members, group {:016x}", spec.round, spec.members.size(), spec.group);
+  spdlog::debug("round {}: {} members, group {:016x}, attempt {} by {}", spec.round, spec.members.size(), spec.group,
+                ballot.attempt, to_hex(ballot.proposer));
   open_round_ = std::move(spec);
 }
 
@@ -336,7 +337,8 @@ void Group::open(const core::Roster& roster) {
 // is more than a round behind is in none any more; so this is a round that it is alone in, as behind a line that was
 // cut for so long.
 void Group::open_round_alone() {
-  if (!config_.goes_on_alone || open_round_ || engine_.rounds().in_round() || rostering_.decided()) return;
+  if (!config_.goes_on_alone || has_fresh_state_ || open_round_ || engine_.rounds().in_round() || rostering_.decided())
+    return;
   const std::uint64_t epoch = progress_.local_epoch();
   const bool just_missed_it = was_in_a_round_ && progress_.group_epoch() == epoch + 1;
   if (!rostering_.is_left_out() && !just_missed_it) return;
@@ -354,7 +356,8 @@ void Group::open_round_alone() {
         .members = {{.peer = config_.self, .rate_bytes_per_s = config_.rate_bytes_per_s, .reduces = true}},
         .chunk_bytes = static_cast<std::uint32_t>(chunk_bytes),
         .timeout_ms =
-            static_cast<std::uint32_t>(std::chrono::ceil<std::chrono::milliseconds>(config_.round_timeout).count())});
+            static_cast<std::uint32_t>(std::chrono::ceil<std::chrono::milliseconds>(config_.round_timeout).count())},
+       {.attempt = 0, .proposer = config_.self});
 }
 
 // After a round alone this node is ahead of those that are still in it. They take it along as soon as they are through;

@@ -91,7 +91,7 @@ class Group {
 
   void handle_progress(TimePoint now, Peer& peer, const transport::Progress& wire);
   std::optional<std::string> judge(TimePoint now, const Peer& peer, const char* what, core::RosterVerdict verdict);
-  void open(const core::Roster& roster);
+  void open(const core::Roster& roster, const core::Ballot& ballot);
   void tell_roster(TimePoint now, const Peer& peer);
   void note_heard(TimePoint now, const Peer& peer);
   void note_silence(TimePoint now);
@@ -117,6 +117,7 @@ class Group {
   TimePoint next_report_{};
   std::optional<TimePoint> round_wanted_since_;
   bool was_in_a_round_ = false;
+  bool has_fresh_state_ = false;  // taken over, and in no round since: who missed one with it takes it over again
   // This node takes a round for its own, and waits from its end on, until then, for the others to be through with it.
   struct Alone {
     TimePoint wait_until = kNever;
