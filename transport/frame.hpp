@@ -23,7 +23,7 @@
 
 namespace papilio::transport {
 
-inline constexpr std::uint8_t kProtocolVersion = 1;
+inline constexpr std::uint8_t kProtocolVersion = 2;
 inline constexpr std::size_t kPreambleBytes = 16;
 inline constexpr std::size_t kFrameHeadBytes = 128;  // what is read first of every frame
 

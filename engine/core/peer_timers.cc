@@ -219,11 +219,6 @@ void Lateness::handle_bytes(MemberIndex member, TimePoint now, std::uint64_t byt
   handle_heard(member, now);
 }
 
-void Lateness::handle_discarded(MemberIndex member, std::uint64_t bytes) {
-  PeerTimers& timers = peers_[member].timers;
-  timers.received_bytes -= std::min(bytes, timers.received_bytes);
-}
-
 void Lateness::handle_heard(MemberIndex member, TimePoint now) {
   std::optional<TimePoint>& heard = peers_[member].timers.heard;
   heard = heard ? std::max(*heard, now) : now;

@@ -169,8 +169,6 @@ class Lateness {
   void handle_bytes(MemberIndex member, TimePoint now, std::uint64_t bytes);
   // How much of what was told just now went over the line. Never called: all of it.
   void handle_wire_bytes(MemberIndex member, std::uint64_t bytes) { peers_[member].timers.wire_bytes += bytes; }
-  // An unfinished shard was thrown away (its connection broke): it is to come again.
-  void handle_discarded(MemberIndex member, std::uint64_t bytes);
   // A pulse or control frame.
   void handle_heard(MemberIndex member, TimePoint now);
   void handle_round_trip(MemberIndex member, Duration round_trip);

@@ -10,71 +10,10 @@
 
 namespace papilio::core {
 
-std::string_view to_string(CutOff reason) {
-  switch (reason) {
-    case CutOff::none: return "none";
-    case CutOff::connection_lost: return "connection-lost";
-    case CutOff::departed: return "departed";
-    case CutOff::contributions_missing: return "contributions-missing";
-    case CutOff::averages_missing: return "averages-missing";
-    case CutOff::wrong_model: return "wrong-model";
-    case CutOff::damaged_bytes: return "damaged-bytes";
-    case CutOff::protocol: return "protocol";
-    case CutOff::slow: return "slow";
-    case CutOff::never_started: return "never-started";
-    case CutOff::condemned: return "condemned";
-    case CutOff::wrong_group: return "wrong-group";
-    case CutOff::not_done: return "not-done";
-    case CutOff::non_finite: return "non-finite";
-    case CutOff::wild_norm: return "wild-norm";
-  }
-  return "unknown";
-}
-
-std::string_view to_string(Verdict verdict) {
-  switch (verdict) {
-    case Verdict::accept: return "accept";
-    case Verdict::late: return "late";
-    case Verdict::duplicate: return "duplicate";
-    case Verdict::unasked: return "unasked";
-    case Verdict::out_of_range: return "out-of-range";
-    case Verdict::bad_size: return "bad-size";
-    case Verdict::bad_weight: return "bad-weight";
-    case Verdict::bad_coverage: return "bad-coverage";
-  }
-  return "unknown";
-}
-
-std::string_view to_string(Notice::Kind kind) {
-  switch (kind) {
-    case Notice::Kind::suspect: return "suspect";
-    case Notice::Kind::takeover: return "takeover";
-    case Notice::Kind::holdings: return "holdings";
-    case Notice::Kind::wanted: return "wanted";
-    case Notice::Kind::done: return "done";
-    case Notice::Kind::cut_off: return "cut-off";
-  }
-  return "unknown";
-}
-
 namespace {
 
 float inverse_total(double total_weight, Coverage in) {
   return static_cast<float>(1.0 / (mutated(Mutation::wrong_denominator) ? std::popcount(in) : total_weight));
-}
-
-bool get_bit(const ChunkBits& bits, std::uint32_t place) {
-  return place / 64 < bits.size() && ((bits[place / 64] >> (place % 64)) & 1U) != 0;
-}
-void set_bit(ChunkBits& bits, std::uint32_t place) { bits[place / 64] |= std::uint64_t{1} << (place % 64); }
-bool any_bit(const ChunkBits& bits) {
-  return std::any_of(bits.begin(), bits.end(), [](std::uint64_t word) { return word != 0; });
-}
-
-// What ends with the connection and can begin again with a new one.
-bool is_mended_by_reconnecting(CutOff reason) {
-  return reason == CutOff::connection_lost || reason == CutOff::departed || reason == CutOff::condemned ||
-         reason == CutOff::damaged_bytes;
 }
 
 }  // namespace
@@ -114,13 +53,6 @@ Round::Round(const RoundConfig& config, PartitionPlan plan)
 
 Coverage Round::everybody() const { return members() == kMaximumMembers ? ~Coverage{0} : coverage_of(members()) - 1; }
 
-template <typename Function>
-void Round::for_each_chunk(MemberIndex part, Function function) {
-  const ChunkIndex begin = plan_.first_chunk(part);
-  const ChunkIndex end = begin + plan_.chunks(part);
-  for (ChunkIndex index = begin; index < end; ++index) function(index, chunks_[index]);
-}
-
 ChunkBits Round::open_chunks(MemberIndex part) const {
   ChunkBits open = no_chunks(part);
   for (ChunkIndex place = 0; place < plan_.chunks(part); ++place) {
@@ -150,7 +82,7 @@ Coverage Round::waiting_for() const {
   Coverage waiting = 0;
   for (MemberIndex part = 0; part < members(); ++part) {
     if (!is_held_here(part)) continue;
-    if (parts_[part].taken) waiting |= live_ & ~parts_[part].answered;
+    if (parts_[part].taken && parts_[part].answer_by != kNever) waiting |= live_ & ~parts_[part].answered;
     if (!is_reduced_here(part)) continue;
     const ChunkIndex begin = plan_.first_chunk(part);
     for (ChunkIndex index = begin; index < begin + plan_.chunks(part); ++index) {
@@ -160,28 +92,6 @@ Coverage Round::waiting_for() const {
     }
   }
   return waiting & live_ & ~coverage_of(config_.self);
-}
-
-// A majority of the reducers that are live, itself left out, have lost it. Clients have no vote: they are not connected
-// to each other.
-bool Round::is_condemned(MemberIndex member) const {
-  const Coverage electorate = live_ & config_.reducers & ~coverage_of(member);
-  if ((electorate & ~coverage_of(config_.self)) == 0) {  // nobody else can tell
-    return (peers_[member].suspects & coverage_of(config_.self)) != 0 && !may_come_back(member);
-  }
-  return 2 * std::popcount(peers_[member].suspects & electorate) > std::popcount(electorate);
-}
-
-// Nobody who has condemned this member is connected to it any more to say so; but then it has lost them, too. One
-// stranger's word that it takes over is not enough.
-bool Round::has_lost_most() const {
-  const Coverage others = config_.reducers & ~coverage_of(config_.self);
-  return 2 * std::popcount(others & live_) <= std::popcount(others);
-}
-
-// Its connection was lost so lately that it may be about to dial again.
-bool Round::may_come_back(MemberIndex member) const {
-  return !is_live(member) && peers_[member].lost_at != kNever && peers_[member].cut_off == CutOff::connection_lost;
 }
 
 TimePoint Round::next_deadline() const {
@@ -322,6 +232,7 @@ void Round::handle_cut_off(MemberIndex member, CutOff reason, std::string eviden
   in_trouble_ = true;
   Peer& peer = peers_[member];
   peer.cut_off = reason;
+  if (reason == CutOff::connection_lost || reason == CutOff::departed) ever_lost_ |= coverage_of(member);
   peer.lost_at = TimePoint::min();  // to be dated at the next handle_time
   peer.requested.clear();
   peer.wants.clear();
@@ -346,71 +257,11 @@ void Round::handle_cut_off(MemberIndex member, CutOff reason, std::string eviden
   for (MemberIndex index = 0; index < members(); ++index) {
     Part& part = parts_[index];
     if (part.relay == member) part.relay = kEverybody;
-    if ((index + part.pending) % members() == member) part.pending = 0;  // it says so again when it is back
+    part.claims &= ~coverage_of(member);  // it says so again when it is back
   }
   review_parts();
   finalise_where_complete();
   update_over();
-}
-
-bool Round::may_resume(MemberIndex member) const {
-  if (over_ || is_cut_short_) return false;
-  if (is_live(member)) return true;
-  // What the others have lost stays lost until its part is with a successor: else it would come and go.
-  return is_mended_by_reconnecting(peers_[member].cut_off) && !(is_condemned(member) && parts_held(member) != 0);
-}
-
-Coverage Round::parts_held(MemberIndex member) const {
-  Coverage parts = 0;
-  for (MemberIndex part = 0; part < members(); ++part) {
-    if (holder(part) == member && plan_.chunks(part) > 0) parts |= coverage_of(part);
-  }
-  return parts;
-}
-
-bool Round::handle_resumed(MemberIndex member) {
-  Peer& peer = peers_[member];
-  if (!may_resume(member)) return false;
-  if (!is_live(member)) {
-    live_ |= coverage_of(member);
-    if (!reduce_by_passed_) contributing_ |= coverage_of(member);
-    if ((peer.suspects & coverage_of(config_.self)) != 0) {
-      peer.suspects &= ~coverage_of(config_.self);
-      notices_.push_back({.kind = Notice::Kind::suspect, .member = member, .withdrawn = true});
-    }
-  }
-  in_trouble_ = true;
-  lateness_.handle_back(member);
-  peer.cut_off = CutOff::none;
-  peer.lost_at = kNever;
-  peer.times_resumed += 1;
-  peer.by_request = true;
-  peer.requested.clear();
-  peer.wants.clear();
-  for (Part& part : parts_) part.relays_tried &= ~coverage_of(member);
-  // It has missed whom this member lost in the meantime.
-  for (MemberIndex other = 0; other < members(); ++other) {
-    const bool is_lost = other != member && (peers_[other].suspects & coverage_of(config_.self)) != 0;
-    if (is_lost) notices_.push_back({.kind = Notice::Kind::suspect, .to = member, .member = other});
-  }
-  if (unsettled_ == 0) notices_.push_back({.kind = Notice::Kind::done, .to = member});
-  for (MemberIndex part = 0; part < members(); ++part) {
-    if (plan_.chunks(part) == 0) continue;
-    if (part == config_.self && is_held_here(part)) {
-      ask_contributions(part, member);
-    } else if (parts_[part].taken) {
-      parts_[part].answered &= ~coverage_of(member);
-      notices_.push_back(
-          {.kind = Notice::Kind::takeover, .to = member, .part = part, .distance = parts_[part].distance});
-    } else if (holder(part) == member) {
-      tell_wanted(member, part, {}, open_chunks(part));
-    } else if ((member + members() - part) % members() < parts_[part].distance) {
-      notices_.push_back(
-          {.kind = Notice::Kind::takeover, .to = member, .part = part, .distance = parts_[part].distance});
-    }
-  }
-  update_over();
-  return true;
 }
 
 // From here on nobody's contribution is waited for; those that miss any are named in the report.
@@ -506,7 +357,9 @@ void Round::cut_off_late(TimePoint now) {
     const bool may_wait = each.reason == LateReason::slow && is_successor(each.member) &&
                           lateness_.owes(each.member) != Owes::contributions;
     if (may_wait && each.lag < config_.patience.lateness.lag_ceiling) continue;
-    const bool is_sure = each.sure && !may_wait;
+    // A member whose connections were lost to most of the others may be the one at fault, however well they are now.
+    const bool is_suspect_itself = 2 * std::popcount(ever_lost_) > static_cast<int>(members()) - 1;
+    const bool is_sure = each.sure && !may_wait && !is_suspect_itself;
     handle_cut_off(each.member, each.reason == LateReason::first_shard ? CutOff::never_started : CutOff::slow,
                    describe(each), is_sure);
   }
@@ -522,29 +375,6 @@ Coverage Round::done_members() const {
     if (peers_[member].is_done) done |= coverage_of(member);
   }
   return done & live_that_owe();
-}
-
-// Most others have everything, so what this one lacks exists: it need not wait until its reducer is found out to be
-// dead, or to withhold it from this member alone.
-void Round::ask_those_who_are_done(TimePoint now) {
-  const Coverage done = done_members() & ~coverage_of(config_.self);
-  const Coverage others = live_that_owe() & ~coverage_of(config_.self);
-  const bool is_asking = !over_ && unsettled_ > 0;
-  const bool most_are_done = 2 * std::popcount(done) > std::popcount(others);
-  some_done_at_ = is_asking && done != 0 ? std::min(some_done_at_, now) : kNever;
-  most_done_at_ = is_asking && most_are_done ? std::min(most_done_at_, now) : kNever;
-  if (some_done_at_ == kNever) return;
-  for (MemberIndex index = 0; index < members(); ++index) {
-    if (is_held_here(index) || parts_[index].relay != kEverybody) continue;
-    // What one sends that is through itself is as a rule on its way, over this member's own slow line.
-    const Duration usual = config_.patience.resume_grace;
-    const Duration wait = (peers_[holder(index)].is_done ? 3 : 1) * usual;
-    // What somebody has was sent to this member, too: where nothing comes, it is withheld.
-    const TimePoint quiet_since =
-        std::max(some_done_at_, lateness_.timers(holder(index)).last_payload.value_or(some_done_at_));
-    if (now < saturating_add(most_done_at_, wait) && now < saturating_add(quiet_since, 3 * usual)) continue;
-    ask_relay(index, done & config_.reducers & ~coverage_of(holder(index)));
-  }
 }
 
 // Those few that have not everything while the others wait: not for ever.
@@ -635,331 +465,6 @@ bool Round::all_are_done() const {
 void Round::update_over() {
   if (over_ || unsettled_ > 0) return;
   over_ = chunks_.empty() || all_are_done();
-}
-
-// ---- when a reducer is lost
-
-Verdict Round::handle_suspect(MemberIndex from, MemberIndex member, bool withdrawn) {
-  if (member >= members()) return Verdict::out_of_range;
-  if (over_ || !is_live(from)) return Verdict::late;
-  in_trouble_ = true;
-  if (member == from) {  // it gives up this round
-    handle_cut_off(from, CutOff::departed);
-    return Verdict::accept;
-  }
-  if (withdrawn) {
-    peers_[member].suspects &= ~coverage_of(from);
-  } else {
-    peers_[member].suspects |= coverage_of(from);
-  }
-  review_parts();
-  update_over();
-  return Verdict::accept;
-}
-
-// The distance of the first from the part's holder on that is not gone; members(): there is none. Gone is also who is
-// connected to this member alone: the others would not take its averages.
-std::uint32_t Round::nearest_reducer(MemberIndex part) const {
-  std::uint32_t distance = parts_[part].distance;
-  const auto is_gone = [&](MemberIndex member) {
-    return !may_reduce(member) || (member != config_.self && is_condemned(member));
-  };
-  while (distance < members() && is_gone((part + distance) % members())) distance += 1;
-  return distance;
-}
-
-// After anything that changes who is live or who has lost whom.
-void Round::review_parts() {
-  if (over_ || canceled_) return;
-  for (MemberIndex member = 0; member < members(); ++member) {
-    if (member != config_.self && is_live(member) && parts_held(member) != 0 && is_condemned(member)) {
-      return handle_cut_off(member, CutOff::condemned);  // which comes back here
-    }
-  }
-  for (MemberIndex index = 0; index < members(); ++index) {
-    Part& part = parts_[index];
-    if (plan_.chunks(index) == 0) continue;
-    const std::uint32_t nearest = nearest_reducer(index);
-    const bool may_yield = is_held_here(index) ? has_lost_most() || is_outvoted(part) : part.pending == nearest;
-    if (nearest >= members()) {
-      settle_local(index);  // nobody is left to average it
-    } else if (part.pending > part.distance && may_yield) {
-      yield(index, part.pending);
-    } else if (nearest > part.distance && (index + nearest) % members() == config_.self) {
-      take_over(index, nearest);
-    } else if (part.taken) {
-      decide(index);
-    }
-  }
-}
-
-void Round::take_over(MemberIndex index, std::uint32_t distance) {
-  Part& part = parts_[index];
-  part.distance = distance;
-  part.taken = true;
-  part.decided = false;
-  part.answer_by = TimePoint::min();  // to be dated at the next handle_time
-  part.givers = 0;
-  part.answered = 0;
-  part.held.assign(members(), {});
-  part.spent.assign(members(), {});
-  expect_bytes();
-  notices_.push_back({.kind = Notice::Kind::takeover, .part = index, .distance = distance});
-  decide(index);
-}
-
-Verdict Round::handle_takeover(MemberIndex from, MemberIndex index, std::uint32_t distance) {
-  if (index >= members() || distance < 1 || distance >= members()) return Verdict::out_of_range;
-  const MemberIndex successor = (index + distance) % members();
-  if (!may_reduce(successor)) return Verdict::unasked;
-  if (over_ || !is_live(from)) return Verdict::late;
-  Part& part = parts_[index];
-  if (distance < part.distance) return Verdict::late;
-  in_trouble_ = true;
-  count_vote(from, index, distance);
-  if (successor != from) {
-    review_parts();
-    return Verdict::accept;
-  }
-  if (distance == part.distance) {  // asked again after a new connection
-    part.answer_due = true;
-    return Verdict::accept;
-  }
-  part.pending = std::max(part.pending, distance);
-  review_parts();
-  return Verdict::accept;
-}
-
-void Round::count_vote(MemberIndex from, MemberIndex index, std::uint32_t distance) {
-  Part& part = parts_[index];
-  if (distance > part.voted) {
-    part.voted = distance;
-    part.votes = 0;
-  }
-  if (distance == part.voted) part.votes |= coverage_of(from);
-}
-
-// One who was away does not hear that a majority has lost it, and is told so by those who follow its successor.
-bool Round::is_outvoted(const Part& part) const {
-  const Coverage electorate = live_ & config_.reducers & ~coverage_of(config_.self);
-  return part.voted == part.pending && 2 * std::popcount(part.votes & electorate) > std::popcount(electorate);
-}
-
-// Lets the farther one have the part.
-void Round::yield(MemberIndex index, std::uint32_t distance) {
-  Part& part = parts_[index];
-  const MemberIndex before = holder(index);
-  if (before != config_.self && is_live(before)) {
-    notices_.push_back({.kind = Notice::Kind::takeover, .to = before, .part = index, .distance = distance});
-  }
-  part.distance = distance;
-  part.pending = 0;
-  part.taken = part.decided = false;
-  part.relay = kEverybody;
-  part.givers = coverage_of(holder(index));
-  part.answer_due = true;
-  expect_bytes();
-  update_over();
-}
-
-Verdict Round::check_bits(MemberIndex part, const ChunkBits& bits) const {
-  return bits.size() > no_chunks(part).size() ? Verdict::out_of_range : Verdict::accept;
-}
-
-Verdict Round::handle_holdings(MemberIndex from, MemberIndex index, std::uint32_t distance, const ChunkBits& held,
-                               const ChunkBits& spent) {
-  if (index >= members()) return Verdict::out_of_range;
-  if (is_violation(check_bits(index, held)) || is_violation(check_bits(index, spent))) return Verdict::out_of_range;
-  Part& part = parts_[index];
-  if (over_ || !is_live(from) || !part.taken || part.distance != distance) return Verdict::late;
-  part.answered |= coverage_of(from);
-  part.held[from] = held;
-  part.spent[from] = spent;
-  for_each_chunk(index, [&](ChunkIndex chunk, const Chunk&) {
-    if (!get_bit(held, chunk - plan_.first_chunk(index))) want_average(from, chunk);
-  });
-  // One that comes late, or again, is asked for what is still open.
-  if (part.decided) ask_contributions(index, from);
-  decide(index);
-  finalise_where_complete();
-  return Verdict::accept;
-}
-
-// Once all have answered: what anybody holds is fetched from there, the rest is averaged anew.
-void Round::decide(MemberIndex index) {
-  Part& part = parts_[index];
-  const Coverage others = live_ & ~coverage_of(config_.self);
-  const bool waits = part.answer_by != kNever && !mutated(Mutation::impatient_successor);
-  if (over_ || !part.taken || ((others & ~part.answered) != 0 && waits)) return;
-  const bool first = !std::exchange(part.decided, true);
-  if (first) expect_bytes();  // only now they are asked for their contributions
-  const ChunkIndex begin = plan_.first_chunk(index);
-  std::vector<ChunkBits> fetched(members());
-  bool any_new = false;
-  for_each_chunk(index, [&](ChunkIndex at, Chunk& chunk) {
-    if (chunk.state != ChunkState::open || chunk.in != 0) return;  // here, or under way
-    if (chunk.asked_of != kEverybody && is_live(chunk.asked_of)) return;
-    for (Coverage rest = part.answered & others; rest != 0; rest &= rest - 1) {
-      const auto member = static_cast<MemberIndex>(std::countr_zero(rest));
-      if (!get_bit(part.held[member], at - begin)) continue;
-      if (fetched[member].empty()) fetched[member] = no_chunks(index);
-      chunk.asked_of = member;
-      return set_bit(fetched[member], at - begin);
-    }
-    chunk.in = coverage_of(config_.self);
-    chunk.total_weight = config_.weight;
-    any_new = true;
-  });
-  for (MemberIndex member = 0; member < members(); ++member) {
-    if (fetched[member].empty()) continue;
-    part.givers |= coverage_of(member);
-    part.fetch_by = TimePoint::min();  // to be dated at the next handle_time
-    tell_wanted(member, index, {}, std::move(fetched[member]));
-  }
-  for (Coverage rest = any_new ? others : 0; rest != 0; rest &= rest - 1) {
-    const auto member = static_cast<MemberIndex>(std::countr_zero(rest));
-    if (settle_by_passed_ || (part.answered & coverage_of(member)) == 0) {
-      peers_[member].cut_off = CutOff::contributions_missing;  // there is no time to ask
-    } else {
-      ask_contributions(index, member);
-    }
-  }
-  if (any_new || first) finalise_where_complete();
-}
-
-void Round::ask_contributions(MemberIndex part, MemberIndex of) {
-  ChunkBits contributions = no_chunks(part);
-  for_each_chunk(part, [&](ChunkIndex index, const Chunk& chunk) {
-    if (chunk.state == ChunkState::open && chunk.in != 0 && (missing(part, index) & coverage_of(of)) != 0) {
-      set_bit(contributions, index - plan_.first_chunk(part));
-    }
-  });
-  tell_wanted(of, part, std::move(contributions), {});
-}
-
-void Round::tell_wanted(MemberIndex to, MemberIndex part, ChunkBits contributions, ChunkBits averages) {
-  if (!any_bit(contributions) && !any_bit(averages)) return;
-  notices_.push_back({.kind = Notice::Kind::wanted,
-                      .to = to,
-                      .part = part,
-                      .first = std::move(contributions),
-                      .second = std::move(averages)});
-}
-
-Verdict Round::handle_wanted(MemberIndex from, MemberIndex part, const ChunkBits& contributions,
-                             const ChunkBits& averages) {
-  if (part >= members()) return Verdict::out_of_range;
-  if (is_violation(check_bits(part, contributions)) || is_violation(check_bits(part, averages))) {
-    return Verdict::out_of_range;
-  }
-  if (over_ || !is_live(from)) return Verdict::late;
-  // Every answer costs this member's line: a few per part are all that failures can need.
-  Peer& peer = peers_[from];
-  if (++peer.requests > 8 * members()) return Verdict::duplicate;
-  in_trouble_ = true;
-  for_each_chunk(part, [&](ChunkIndex index, const Chunk& chunk) {
-    const std::uint32_t place = index - plan_.first_chunk(part);
-    if (get_bit(averages, place)) want_average(from, index);
-    if (get_bit(contributions, place) && !chunk.spent) peer.requested.push_back({ShardKind::contribution, index});
-  });
-  return Verdict::accept;
-}
-
-void Round::want_average(MemberIndex to, ChunkIndex index) {
-  Peer& peer = peers_[to];
-  if (chunks_[index].state == ChunkState::settled) {
-    if (chunks_[index].coverage_when_settled != 0) peer.requested.push_back({ShardKind::average, index});
-    return;
-  }
-  if (peer.wants.empty()) peer.wants.resize(chunks_.size());
-  peer.wants[index] = true;
-}
-
-// One whose answer is stuck in its own slow line must not keep the others from averaging anew in time. What it may hold
-// all the same is lost to them.
-void Round::stop_waiting_for_answers(TimePoint now) {
-  // Half of what the others give a successor, so that it is not blamed for those who do not answer.
-  const Duration left = (settle_by_passed_ ? config_.deadline : config_.settle_by) - now;
-  const TimePoint patience_ends = saturating_add(now, std::min(config_.patience.lateness.lag_ceiling / 2, left / 2));
-  for (MemberIndex index = 0; index < members(); ++index) {
-    Part& part = parts_[index];
-    if (!part.taken) continue;
-    if (part.answer_by == TimePoint::min()) part.answer_by = patience_ends;
-    if (part.fetch_by == TimePoint::min()) part.fetch_by = patience_ends;
-    if (now < std::min(part.answer_by, part.fetch_by)) continue;
-    if (now >= part.answer_by) part.answer_by = kNever;
-    if (now >= part.fetch_by) {
-      part.fetch_by = kNever;
-      forget_what_is_withheld(index);
-    }
-    decide(index);
-  }
-}
-
-// Asked of somebody who says it holds them, averages have not come: they are had from others, or averaged anew.
-void Round::forget_what_is_withheld(MemberIndex index) {
-  Part& part = parts_[index];
-  for_each_chunk(index, [&](ChunkIndex, Chunk& chunk) {
-    if (chunk.state != ChunkState::open || chunk.in != 0 || chunk.asked_of == kEverybody) return;
-    part.held[chunk.asked_of].clear();
-    peers_[chunk.asked_of].cut_off = CutOff::averages_missing;
-    chunk.asked_of = kEverybody;
-  });
-}
-
-// The first of these after the part's holder passes the holder's averages on.
-void Round::ask_relay(MemberIndex index, Coverage candidates) {
-  ChunkBits averages = open_chunks(index);
-  if (!any_bit(averages)) return;
-  Part& part = parts_[index];
-  for (std::uint32_t step = 1; step < members() && part.relay == kEverybody; ++step) {
-    const MemberIndex member = (holder(index) + step) % members();
-    if ((candidates & ~part.relays_tried & coverage_of(member)) != 0) part.relay = member;
-  }
-  if (part.relay == kEverybody) return;
-  part.relay_by = TimePoint::min();  // to be dated at the next handle_time
-  in_trouble_ = true;
-  part.givers |= coverage_of(part.relay);
-  tell_wanted(part.relay, index, {}, std::move(averages));
-}
-
-// One may have died since, or withhold what it was asked for. It is not asked again: what it gets later it sends.
-void Round::give_up_relays(TimePoint now) {
-  const TimePoint patience_ends = saturating_add(now, 3 * config_.patience.resume_grace);
-  for (Part& part : parts_) {
-    if (part.relay == kEverybody) continue;
-    if (part.relay_by == TimePoint::min()) part.relay_by = patience_ends;
-    if (now < part.relay_by) continue;
-    part.relays_tried |= coverage_of(part.relay);
-    part.relay = kEverybody;
-    part.relay_by = kNever;
-  }
-}
-
-// A reducer that only this member has lost, and that does not come back: another member passes its averages on. The
-// reducer may be a successor that had no chance to tell this member so.
-void Round::ask_relays(TimePoint now) {
-  for (MemberIndex index = 0; index < members() && !canceled_; ++index) {
-    Part& part = parts_[index];
-    const std::uint32_t nearest = nearest_reducer(index);
-    const MemberIndex lost = (index + nearest) % members();
-    if (nearest >= members() || lost == config_.self || is_live(lost) || part.relay != kEverybody ||
-        plan_.chunks(index) == 0)
-      continue;
-    const TimePoint lost_at = peers_[lost].lost_at;
-    if (lost_at != kNever && now < saturating_add(lost_at, config_.patience.resume_grace)) continue;
-    ask_relay(index, live_ & config_.reducers & ~coverage_of(config_.self) & ~peers_[lost].suspects);
-  }
-  bool any_expired = false;
-  for (Peer& peer : peers_) {
-    if (peer.lost_at == kNever || now < saturating_add(peer.lost_at, config_.patience.resume_grace)) continue;
-    peer.lost_at = kNever;
-    any_expired = true;
-  }
-  if (!any_expired) return;
-  review_parts();
-  finalise_where_complete();
-  update_over();
 }
 
 // ---- what to do next

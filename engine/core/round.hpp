@@ -19,6 +19,7 @@
 // had.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <optional>
@@ -52,6 +53,11 @@ enum class CutOff : std::uint8_t {
   wild_norm,              // the norm policy refused its contribution
 };
 [[nodiscard]] std::string_view to_string(CutOff reason);
+// What ends with the connection and can begin again with a new one.
+[[nodiscard]] constexpr bool is_mended_by_reconnecting(CutOff reason) {
+  return reason == CutOff::connection_lost || reason == CutOff::departed || reason == CutOff::condemned ||
+         reason == CutOff::damaged_bytes;
+}
 
 // What a shard's header deserves, before its payload is placed.
 enum class Verdict : std::uint8_t {
@@ -128,6 +134,13 @@ struct SendOrder {
 
 // One bit per chunk of a part, from its first: bit i % 64 of word i / 64.
 using ChunkBits = std::vector<std::uint64_t>;
+[[nodiscard]] inline bool get_bit(const ChunkBits& bits, std::uint32_t place) {
+  return place / 64 < bits.size() && ((bits[place / 64] >> (place % 64)) & 1U) != 0;
+}
+inline void set_bit(ChunkBits& bits, std::uint32_t place) { bits[place / 64] |= std::uint64_t{1} << (place % 64); }
+[[nodiscard]] inline bool any_bit(const ChunkBits& bits) {
+  return std::any_of(bits.begin(), bits.end(), [](std::uint64_t word) { return word != 0; });
+}
 
 // What to tell others. `to`: a member, or kEverybody (all live members).
 inline constexpr MemberIndex kEverybody = ~MemberIndex{0};
@@ -175,6 +188,8 @@ class Round {
   [[nodiscard]] MemberIndex reducer(ChunkIndex chunk) const { return chunks_[chunk].reducer; }
   [[nodiscard]] float total_weight(ChunkIndex chunk) const { return static_cast<float>(chunks_[chunk].total_weight); }
   [[nodiscard]] CutOff cut_off(MemberIndex member) const { return peers_[member].cut_off; }
+  // Whether others' gradients were added onto this member's own there.
+  [[nodiscard]] bool is_spent(ChunkIndex chunk) const { return chunks_[chunk].spent; }
   // Whether the member reads this member's memory no more.
   [[nodiscard]] bool has_released(MemberIndex member) const {
     return peers_[member].is_done || peers_[member].averages_sent == 0;
@@ -279,10 +294,10 @@ class Round {
   };
   // One member's part, named after it, wherever the authority over it is.
   struct Part {
-    std::uint32_t distance = 0;      // of its holder, along the ring from its own reducer
-    std::uint32_t pending = 0;       // a takeover that waits until this member, too, knows of a majority
-    std::uint32_t voted = 0;         // the farthest that others say they take this part's averages from,
-    Coverage votes = 0;              // and who says so
+    std::uint32_t distance = 0;  // of its holder, along the ring from its own reducer
+    Coverage claims = 0;         // who said that it takes the part over: believed once a majority is known
+    // By member: the distance of the one whose averages it says it takes; empty: nobody said anything.
+    std::vector<std::uint8_t> votes;
     Coverage givers = 0;             // whose averages of it are taken
     MemberIndex relay = kEverybody;  // who was asked to pass averages on
     TimePoint relay_by = kNever;     // another one is asked then; put off by every average
@@ -304,6 +319,7 @@ class Round {
   [[nodiscard]] bool is_reduced_here(MemberIndex part) const;
   [[nodiscard]] Coverage missing(MemberIndex part, ChunkIndex chunk) const;
   [[nodiscard]] bool is_condemned(MemberIndex member) const;
+  [[nodiscard]] bool is_lost_by_most(MemberIndex member, Coverage voteless) const;
   [[nodiscard]] std::uint32_t nearest_reducer(MemberIndex part) const;
   // The parts, its own or taken over, that the member may average: one bit each, by the member they are named after.
   [[nodiscard]] Coverage parts_held(MemberIndex member) const;
@@ -311,7 +327,11 @@ class Round {
   [[nodiscard]] bool may_come_back(MemberIndex member) const;
   [[nodiscard]] Verdict check_bits(MemberIndex part, const ChunkBits& bits) const;
   template <typename Function>
-  void for_each_chunk(MemberIndex part, Function function);
+  void for_each_chunk(MemberIndex part, Function function) {
+    const ChunkIndex begin = plan_.first_chunk(part);
+    const ChunkIndex end = begin + plan_.chunks(part);
+    for (ChunkIndex index = begin; index < end; ++index) function(index, chunks_[index]);
+  }
   [[nodiscard]] ChunkBits no_chunks(MemberIndex part) const { return ChunkBits((plan_.chunks(part) + 63) / 64); }
   [[nodiscard]] ChunkBits open_chunks(MemberIndex part) const;
 
@@ -331,8 +351,9 @@ class Round {
   void review_parts();
   void take_over(MemberIndex part, std::uint32_t distance);
   void yield(MemberIndex part, std::uint32_t distance);
-  void count_vote(MemberIndex from, MemberIndex part, std::uint32_t distance);
-  [[nodiscard]] bool is_outvoted(const Part& part) const;
+  [[nodiscard]] std::uint32_t believed_claim(MemberIndex part, std::uint32_t nearest) const;
+  [[nodiscard]] bool is_outvoted(const Part& part, std::uint32_t distance) const;
+  [[nodiscard]] bool may_be_done(MemberIndex member) const;
   void decide(MemberIndex part);
   void ask_contributions(MemberIndex part, MemberIndex of);
   void ask_relays(TimePoint now);
@@ -352,6 +373,7 @@ class Round {
   RoundConfig config_;
   PartitionPlan plan_;
   Coverage live_ = 0;          // members that are not cut off, this one included
+  Coverage ever_lost_ = 0;     // members whose connections were lost in this round, if only for a while
   Coverage contributing_ = 0;  // members whose contributions are still waited for, this one included
   std::vector<Chunk> chunks_;
   std::vector<Peer> peers_;

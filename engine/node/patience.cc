@@ -83,6 +83,15 @@ Status check(const RoundPatience& patience) {
   if (lateness.tick > lateness.stall_grace / 8) {
     return wrong("tick", lateness.tick, "must be at most an eighth of stall-grace, or nobody looks in time");
   }
+  if (patience.members.resume_grace < 2 * lateness.tick) {
+    return wrong("resume-grace", patience.members.resume_grace,
+                 "must be at least two ticks, or everybody is asked for everything at once");
+  }
+  if (patience.members.linger_floor < 3 * patience.members.resume_grace) {
+    return wrong(
+        "linger-floor", patience.members.linger_floor,
+        "must be at least three times resume-grace, or who lacks an average has no time to ask another member");
+  }
   if (patience.members.linger_floor < lateness.stall_grace) {
     return wrong("linger-floor", patience.members.linger_floor,
                  "must be at least stall-grace, or a forgiven gap costs a slow receiver the round");

@@ -117,10 +117,11 @@ float limit_of(transport::Codec codec, float limit) {
 
 double norm_of(std::span<const float> values) { return std::sqrt(kernels::inspect(values).sum_of_squares); }
 
-ShardFormat format_of(const transport::Header& header) {
-  const auto read = [](const auto& shard) { return ShardFormat{shard.codec, shard.compression}; };
-  if (const auto* contribution = std::get_if<transport::Contribution>(&header)) return read(*contribution);
-  return read(std::get<transport::Average>(header));
+ShardFormat format_of(const transport::Contribution& shard) { return {shard.codec, shard.compression}; }
+ShardFormat format_of(const transport::Average& shard) { return {shard.codec, shard.compression}; }
+ShardFormat format_of_shard(const transport::Header& header) {
+  if (const auto* contribution = std::get_if<transport::Contribution>(&header)) return format_of(*contribution);
+  return format_of(std::get<transport::Average>(header));
 }
 
 ChunkIndex chunk_of(const transport::Header& header) {
@@ -480,7 +481,7 @@ transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transpor
   }
 
   Verdict verdict = Verdict::accept;
-  const std::uint64_t elements = coder_.elements_in(format_of(header), chunk_of(header), payload_bytes);
+  const std::uint64_t elements = coder_.elements_in(format_of_shard(header), chunk_of(header), payload_bytes);
   if (const auto* contribution = std::get_if<transport::Contribution>(&header)) {
     verdict = round_->check_contribution(peer.member, contribution->chunk, contribution->weight, elements);
   } else {
@@ -491,8 +492,8 @@ transport::PayloadDecision RoundDriver::handle_shard_header(Peer& peer, transpor
   if (verdict == Verdict::bad_size) {
     violate(peer, CutOff::wrong_model,
             "a shard that is " + std::string(to_string(verdict)) + ": " + std::to_string(payload_bytes) + " bytes of " +
-                to_string(format_of(header)) + " for " + std::to_string(round_->plan().chunk(chunk_of(header)).size) +
-                " elements");
+                to_string(format_of_shard(header)) + " for " +
+                std::to_string(round_->plan().chunk(chunk_of(header)).size) + " elements");
     return {};
   }
   if (is_violation(verdict)) {
@@ -572,7 +573,7 @@ std::optional<RoundDriver::Numbers> RoundDriver::good_numbers(Peer& peer, const 
   }
   Numbers numbers{.bytes = payload, .values = {}};
   if (is_packed) {
-    arrival.fault = coder_.unpack({header.codec, header.compression}, header.chunk, payload, numbers.bytes);
+    arrival.fault = coder_.unpack(format_of(header), header.chunk, payload, numbers.bytes);
     if (arrival.fault == NumberFault::none) {
       arrival.fault = kernels::check_encoded(codec, numbers.bytes, elements, limit);
     }
@@ -592,10 +593,12 @@ std::optional<RoundDriver::Numbers> RoundDriver::good_numbers(Peer& peer, const 
 }
 
 void RoundDriver::handle_damaged(Peer& peer, const transport::Contribution& header) {
-  // It may have gone by reference, and an average from elsewhere came over it before it was read here: then its sender
-  // needs no average of it any more. Nothing damages bytes within a host.
-  if (peer.is_local_host && format_of(header).is_plain()) return;
-  violate(peer, CutOff::damaged_bytes, "a contribution whose bytes do not match their checksum");
+  constexpr const char* kWhat = "a contribution whose bytes do not match their checksum";
+  // It may have gone by reference, and an average from elsewhere came over it before it was read here: no fault of its
+  // sender. Over a new connection it sends what it still has to give, and this time a copy.
+  const bool may_be_changed = peer.is_local_host && format_of(header).is_plain();
+  if (may_be_changed && round_->times_resumed(peer.member) == 0) return mesh_.drop(peer, kWhat);
+  violate(peer, CutOff::damaged_bytes, kWhat);
 }
 
 void RoundDriver::handle_damaged(Peer& peer, const transport::Average&) {
@@ -662,7 +665,8 @@ void RoundDriver::handle_average(Peer& peer, const transport::Average& header, s
       good_numbers(peer, header, payload, limit_of(header.codec, core::kLargestAverage));
   if (!numbers || !norm_is_good(peer, header, *numbers)) return;
   round_->handle_average(peer.member, header.chunk, header.reducer, header.coverage, header.total_weight);
-  coder_.handle_average(header.chunk, header.codec, (header.coverage & coverage_of(round_->config().self)) != 0);
+  coder_.handle_average(header.chunk, header.codec, (header.coverage & coverage_of(round_->config().self)) != 0,
+                        round_->is_spent(header.chunk));
   if (!mutated(Mutation::unwritten_average)) write_average(header.chunk, header.codec, *numbers);
   // Of the codec's bytes: whether they came compressed is between the two ends of a link.
   chunk_checksums_[header.chunk] =

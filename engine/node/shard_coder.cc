@@ -211,9 +211,14 @@ std::span<const float> ShardCoder::decode(Codec codec, std::span<const std::byte
   return out;
 }
 
-void ShardCoder::handle_average(ChunkIndex chunk, Codec codec, bool counted) {
+void ShardCoder::handle_average(ChunkIndex chunk, Codec codec, bool counted, bool spent) {
   Chunk& known = chunks_[chunk];
   known.average = codec;
+  if (plan_->reducer(chunk) == self_) return;  // what is owed there is owed by this member's averages
+  if (spent) {
+    std::ranges::fill(residual(chunk), 0.0F);  // what it was a rounding of is not there any more
+    return;
+  }
   if (!counted || !known.contribution || known.contribution->codec == Codec::fp32) return;
   const std::span<float> owed = residual(chunk);
   if (owed.empty()) return;
@@ -266,8 +271,9 @@ std::optional<ShardCoder::Encoded> ShardCoder::take(MemberIndex to, const core::
   if (buffer == nullptr) {
     const kernels::Codec codec = kernel_codec(format.codec);
     const std::span<std::byte> bytes = codec_bytes(format.codec, order.chunk);
-    const std::span<float> owed =
-        is_average || format.codec == Codec::fp32 ? std::span<float>() : residual(order.chunk);
+    const std::span<float> owed = is_average || format.codec == Codec::fp32 || plan_->reducer(order.chunk) == self_
+                                      ? std::span<float>()
+                                      : residual(order.chunk);
     if (owed.empty()) {
       kernels::encode(codec, values(order.chunk), bytes);
     } else {

@@ -92,8 +92,9 @@ class ShardCoder {
   // What check_encoded has accepted, in memory that is valid until the next call.
   [[nodiscard]] std::span<const float> decode(transport::Codec codec, std::span<const std::byte> bytes,
                                               std::size_t elements);
-  // An average is about to be written over the chunk, whose values are this member's own. `counted`: they are in it.
-  void handle_average(ChunkIndex chunk, transport::Codec codec, bool counted);
+  // An average is about to be written over the chunk, whose values are this member's own, or, where it is `spent`, a
+  // sum with others'. `counted`: this member's are in the average.
+  void handle_average(ChunkIndex chunk, transport::Codec codec, bool counted, bool spent);
 
   // ---- what was averaged here
   // The chunk's values are the average: encodes them as they will be sent and leaves what that decodes to. Returns the

@@ -119,15 +119,6 @@ TEST(RateWindowTest, ForgetsWhatIsOlderThanItsBuckets) {
   EXPECT_EQ(window.bytes_since(bucket, now + seconds(59), now + seconds(70)), 7U);
 }
 
-TEST_F(PeerTimersTest, DiscardedBytesAreNoProgress) {
-  begin(3);
-  lateness_->handle_bytes(1, now_, kMegabyte);
-  lateness_->handle_discarded(1, kMegabyte / 2);
-  EXPECT_DOUBLE_EQ(lateness_->timers(1).progress(), 1.0 / 16);
-  lateness_->handle_discarded(1, 100 * kMegabyte);
-  EXPECT_DOUBLE_EQ(lateness_->timers(1).progress(), 0);
-}
-
 // ---- first shard
 
 TEST_F(PeerTimersTest, NeverStartingIsLateAfterTheGraceAndNotBefore) {

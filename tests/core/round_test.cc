@@ -835,6 +835,81 @@ TEST_F(Successor, WhatIsFetchedIsOwedByNobodyElse) {
   EXPECT_EQ(round_.lateness().owes(2), Owes::nothing);
 }
 
+// One who claims to be the farthest of all must not keep the right one from its part.
+TEST_F(Successor, AFalseClaimKeepsNobodyFromTheRightSuccessor) {
+  Round round({.round = 1,
+               .self = 4,
+               .weight = 1,
+               .start = kStart,
+               .reduce_by = kReduceBy,
+               .settle_by = kSettleBy,
+               .deadline = kDeadline},
+              PartitionPlan::make(20, everybody_reduces(5), 4 * sizeof(float)));
+  EXPECT_EQ(round.handle_takeover(3, 0, 3), Verdict::accept);
+  round.handle_cut_off(0, CutOff::connection_lost);
+  for (const MemberIndex member : {1U, 2U}) round.handle_suspect(member, 0, false);
+  EXPECT_EQ(round.handle_takeover(1, 0, 1), Verdict::accept);
+  EXPECT_EQ(round.holder(0), 1U);
+}
+
+// Nor may one who says that it follows somebody farther on spoil the votes of the others.
+TEST_F(Successor, OneVoteForAnotherSpoilsNoneOfTheRest) {
+  Round round({.round = 1,
+               .self = 0,
+               .weight = 1,
+               .start = kStart,
+               .reduce_by = kReduceBy,
+               .settle_by = kSettleBy,
+               .deadline = kDeadline},
+              PartitionPlan::make(20, everybody_reduces(5), 4 * sizeof(float)));
+  EXPECT_EQ(round.handle_takeover(2, 0, 1), Verdict::accept);
+  EXPECT_EQ(round.handle_takeover(4, 0, 3), Verdict::accept);
+  EXPECT_EQ(round.handle_takeover(1, 0, 1), Verdict::accept);
+  EXPECT_EQ(round.holder(0), 1U);
+}
+
+TEST_F(Successor, OneAnswerFromEachIsEnough) {
+  EXPECT_EQ(round_.handle_holdings(1, 3, 1, {}, {}), Verdict::accept);
+  EXPECT_EQ(round_.handle_holdings(1, 3, 1, {}, {}), Verdict::late);
+}
+
+// With next to nothing left until it settles, it still gives the others the time that is left until the deadline.
+TEST_F(Successor, ThatComesJustBeforeSettlingHasTime) {
+  Round round({.round = 1,
+               .self = 0,
+               .weight = 1,
+               .start = kStart,
+               .reduce_by = kReduceBy,
+               .settle_by = kSettleBy,
+               .deadline = kDeadline},
+              PartitionPlan::make(16, everybody_reduces(4), 4 * sizeof(float)));
+  round.handle_cut_off(3, CutOff::connection_lost);
+  for (const MemberIndex member : {1U, 2U}) round.handle_suspect(member, 3, false);
+  ASSERT_EQ(round.holder(3), 0U);
+  round.handle_time(kSettleBy - milliseconds(1));
+  round.handle_time(kSettleBy);
+  round.handle_time(kSettleBy + milliseconds(100));
+  EXPECT_EQ(round.handle_holdings(1, 3, 1, {1}, {1}), Verdict::accept);
+  EXPECT_EQ(round.handle_holdings(2, 3, 1, {}, {}), Verdict::accept);
+  bool is_fetched = false;
+  while (const auto notice = round.poll_notice()) {
+    is_fetched |= notice->kind == Notice::Kind::wanted && notice->to == 1 && !notice->second.empty();
+  }
+  EXPECT_TRUE(is_fetched);
+}
+
+// One early word of being through must not open the way for averages of anybody's making.
+TEST_F(OneMember, WhoCannotBeDoneIsAskedForNothing) {
+  round_.handle_done(1);
+  for (int tick = 1; tick < 40; ++tick) {
+    const TimePoint now = kStart + tick * milliseconds(100);
+    for (const MemberIndex member : {1U, 2U}) round_.lateness().handle_heard(member, now);
+    round_.handle_time(now);
+  }
+  for (const Notice& notice : all_notices()) EXPECT_NE(notice.kind, Notice::Kind::wanted);
+  EXPECT_EQ(round_.check_average(1, 8, 2, 7, 4, kChunk), Verdict::unasked);
+}
+
 TEST_F(OneMember, ARelayThatDoesNotDeliverIsReplacedOnce) {
   Round round({.round = 1,
                .self = 0,

@@ -12,6 +12,7 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -168,8 +169,8 @@ class CodecTest : public testing::TestWithParam<transport::IoBackend> {
       if (member->is_dead) continue;
       if (first == nullptr) first = member.get();
       EXPECT_EQ(member->report->digest, first->report->digest);
-      EXPECT_EQ(std::memcmp(member->gradient.data(), first->gradient.data(), first->gradient.size() * sizeof(float)),
-                0);
+      EXPECT_TRUE(
+          std::ranges::equal(std::as_bytes(std::span(member->gradient)), std::as_bytes(std::span(first->gradient))));
     }
     const RoundReport& report = *first->report;
     std::uint64_t wrong = 0;

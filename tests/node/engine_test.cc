@@ -727,15 +727,17 @@ class LiarTest : public EngineTest {
             .reducer = 2};
   }
   // Engine 0 cuts the liar off for `why`; engine 1 is left alone by it; both end with what they have between them.
-  void expect_cut_off(const std::string& why) {
+  void expect_cut_off(const std::string& why, bool is_offence = true) {
     ASSERT_TRUE(run_until([&] { return liars_[0].is_closed(); })) << why;
     EXPECT_EQ(mesh(0).find(id_of(2)), nullptr);
     liars_[1].abort();
     ASSERT_TRUE(rounds_are_over(1));
     EXPECT_EQ(reason(0, 2), why);
     EXPECT_EQ(reason(1, 2), "connection-lost");
-    ASSERT_EQ(member(0).offences.size(), 1U);
-    EXPECT_EQ(member(0).offences[0], std::pair(id_of(2), core::offence_of(why).value()));
+    ASSERT_EQ(member(0).offences.size(), is_offence ? 1U : 0U);
+    if (is_offence) {
+      EXPECT_EQ(member(0).offences[0], std::pair(id_of(2), core::offence_of(why).value()));
+    }
     for (const std::size_t index : {0U, 1U}) {
       expect_values_as_reported(index, 3);
       EXPECT_EQ(reason(index, 1 - index), "");
@@ -758,7 +760,8 @@ TEST_P(LiarTest, ACorruptedContribution) {
   const transport::Contribution header = contribution(0, bytes);
   bytes[1000] ^= std::byte{1};
   liars_[0].send(header, bytes);
-  expect_cut_off("damaged-bytes");
+  // Within one host it may have gone by reference and changed on the way: it may come again, and say what it still has.
+  expect_cut_off("connection-lost", false);
   EXPECT_EQ(member(0).reports.back().chunks[0], 3U);
 }
 

@@ -51,16 +51,18 @@ void World::link_up() {
   if (is_last && next_round_ > 0 && !actions_.empty()) return;  // let all mishaps happen, and end
   const auto missing = missing_link();
   if (!missing) {
-    link_missing_.reset();
+    missing_since_.clear();
     link_by_ = kNever;
     open_scheduled_ = true;
     return schedule(now() + scenario_.rounds[next_round_].pause,
                     {.kind = ActionKind::open_round, .index = next_round_});
   }
-  if (missing != link_missing_) {  // another one, or one that a ban excused until now
-    link_missing_ = missing;
-    link_by_ = now() + kLinkPatience;
-  }
+  // Each pair has its own time: another may have been missing before it, or a ban may have excused it until now.
+  std::erase_if(missing_since_, [&](const auto& each) {
+    const auto& [one, other] = each.first;
+    return links_.are_linked(one, other) || !want_link(one, other);
+  });
+  link_by_ = missing_since_.try_emplace(*missing, now()).first->second + kLinkPatience;
   if (now() < link_by_) return chatter();
   fail("hosts " + std::to_string(missing->first) + " and " + std::to_string(missing->second) +
        " do not find each other, though nothing is in their way");
@@ -318,7 +320,7 @@ void World::begin_leaving() {
   for (const auto& host : hosts_) {
     if (host->state == Host::State::frozen) kill(host->number(), transport::SimDeath::silent);
     if (host->state != Host::State::running) continue;
-    host->engine().mesh().leave("done");
+    host->leave("done");
     host->state = Host::State::leaving;
     states_[host->number()].leave_by = now() + kLeavePatience;
   }
@@ -326,7 +328,7 @@ void World::begin_leaving() {
 
 void World::leave(std::uint32_t number) {
   Host& host = *hosts_[number];
-  host.engine().mesh().leave("has seen enough");
+  host.leave("has seen enough");
   host.state = Host::State::leaving;
   states_[number].leave_by = now() + kLeavePatience;
   for (std::size_t round = 0; round < rounds_.size(); ++round) {

@@ -41,6 +41,11 @@ void Host::say_progress() {
   }
 }
 
+void Host::leave(const std::string& reason) {
+  engine_->mesh().leave(reason);
+  deadline_ = engine_->next_deadline();
+}
+
 void Host::die(transport::SimDeath death) {
   network_.kill_host(number_, death);
   engine_->mesh().abort_all();

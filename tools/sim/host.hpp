@@ -51,6 +51,8 @@ class Host final : private node::EngineEvents {
   void begin(const node::RoundSpec& spec, std::span<const float> gradient, double weight);
   // To every peer.
   void say_progress();
+  // Says goodbye; its connections are to end by themselves.
+  void leave(const std::string& reason);
   // The round is over: the trainer takes the result and writes over the memory.
   void use_gradient() { std::fill(gradient_.begin(), gradient_.end(), -1e30F); }
   // Tears everything out, as the end of its process or power would, and forgets it.

@@ -34,7 +34,7 @@ std::uint64_t hash_of(std::span<const float> values) {
 }  // namespace
 
 bool RoundCheck::leaves_time() const {
-  const int further = std::max(std::popcount(disturbed_ & everybody()) - 1, 0);
+  const int further = std::max(std::popcount(disturbed_within_ & reducers()) - 1, 0);
   return last_disturbance_ + kSuccessionTime + further * kFurtherSuccessionTime <= opened_ + spec_.timeout;
 }
 
@@ -209,7 +209,8 @@ std::string RoundCheck::check_same(ChunkIndex chunk, const Average& average) con
     }
     for (MemberIndex other = 0; other < hosts_.size(); ++other) {
       if ((known.holders & coverage_of(other)) == 0 || !are_well(self, other) || !most_are_well()) continue;
-      if (may_be_outvoted(self) || may_be_outvoted(other)) continue;
+      // Each half of a partition averages for itself.
+      if (is_parted_ || may_be_outvoted(self) || may_be_outvoted(other)) continue;
       return "promise 3: " + name(other) + " holds the average of " + name(known.reducer) + ", " + name(self) +
              " that of " + name(average.reducer) + ", and they differ";
     }
@@ -230,7 +231,7 @@ std::string RoundCheck::check_blame(MemberIndex self, const RoundReport& report)
     // What it lacked may have been withheld from it twice.
     const bool is_left_behind =
         reason == "not-done" || (reason == "condemned" && (not_done_ & coverage_of(member)) != 0);
-    if (is_left_behind && std::popcount(disturbed_) > 1) continue;
+    if (is_left_behind && std::popcount(disturbed_ & everybody()) > 1) continue;
     if (!leaves_time() && (reason == "contributions-missing" || reason == "not-done")) continue;
     return "promise 5: " + name(member) + " was cut off (" + report.peers[member].reason +
            "), though nothing befell it";
@@ -317,9 +318,6 @@ std::string RoundCheck::check_digest(MemberIndex self, const RoundReport& report
            (same_values ? "different digests" : "the same digest");
   }
   ended_.push_back(ended);
-  for (MemberIndex member = 0; member < hosts_.size(); ++member) {
-    if (report.peers[member].reason == "not-done") not_done_ |= coverage_of(member);
-  }
   return {};
 }
 

@@ -53,6 +53,7 @@ void RoundCheck::handle_begin(std::uint32_t host, std::span<const float> gradien
 
 void RoundCheck::disturb_host(std::uint32_t host, TimePoint now) {
   disturbed_ |= bit(host);
+  if (now > opened_) disturbed_within_ |= bit(host);
   last_disturbance_ = std::max(last_disturbance_, now);
 }
 
@@ -86,15 +87,24 @@ RoundCheck::HostBits RoundCheck::reducers() const {
   return bits;
 }
 
-// Successors are elected by majority: with half of the group faulty, or without a majority that hear each other, the
-// rest may come apart.
+// Successors are elected by a majority of those that reduce: where no majority of them is well and hears each other,
+// the rest may come apart. Who has lost the most of the others is left out first.
 bool RoundCheck::most_are_well() const {
-  const HostBits well = everybody() & ~disturbed_;
-  std::size_t connected = 0;
-  for (MemberIndex member = 0; member < hosts_.size(); ++member) {
-    connected += is_well(member) && (disturbed_pairs_[hosts_[member]] & well) == 0 ? 1 : 0;
+  HostBits connected = reducers() & ~disturbed_;
+  for (;;) {
+    std::uint32_t worst = 0;
+    int most_lost = 0;
+    for (const std::uint32_t host : hosts_) {
+      const int lost = (connected & bit(host)) != 0 ? std::popcount(disturbed_pairs_[host] & connected) : 0;
+      if (lost > most_lost) {
+        most_lost = lost;
+        worst = host;
+      }
+    }
+    if (most_lost == 0) break;
+    connected &= ~bit(worst);
   }
-  return 2 * connected > hosts_.size();
+  return 2 * std::popcount(connected) > std::popcount(reducers());
 }
 
 // The others may take one for lost that half of them cannot hear.
@@ -113,8 +123,17 @@ bool RoundCheck::are_well(MemberIndex one, MemberIndex other) const {
 // Those who lost it, together with those of whom anything can be expected, are enough to say that it is gone. Members
 // that reduce have a vote.
 bool RoundCheck::may_be_outvoted(MemberIndex member) const {
+  // Who is outvoted itself loses those that follow the vote, and says so of them.
+  HostBits outvoted = 0;
+  for (MemberIndex other = 0; other < hosts_.size(); ++other) {
+    if (other != member && has_majority_against(other, 0)) outvoted |= bit(hosts_[other]);
+  }
+  return has_majority_against(member, outvoted);
+}
+
+bool RoundCheck::has_majority_against(MemberIndex member, HostBits outvoted) const {
   const HostBits others = reducers() & ~bit(hosts_[member]);
-  const HostBits strange = others & disturbed_ & ~dead_;
+  const HostBits strange = others & (disturbed_ | outvoted) & ~dead_;
   const HostBits lost_it = others & disturbed_pairs_[hosts_[member]] & ~disturbed_ & ~dead_;
   const int against = std::popcount(strange | lost_it);
   return against > 0 && 2 * against >= std::popcount(others & ~dead_);
@@ -145,6 +164,9 @@ std::string RoundCheck::check_end(std::uint32_t host, const RoundReport& report,
     if (std::string wrong = check_successors(self, report); !wrong.empty()) return failure(wrong);
   }
   if (std::string wrong = check_digest(self, report, values); !wrong.empty()) return failure(wrong);
+  for (MemberIndex member = 0; is_well(self) && member < hosts_.size(); ++member) {
+    if (report.peers[member].reason == "not-done") not_done_ |= coverage_of(member);
+  }
   return {};
 }
 

@@ -95,6 +95,7 @@ class RoundCheck {
   [[nodiscard]] bool leaves_time() const;
   [[nodiscard]] bool are_well(MemberIndex one, MemberIndex other) const;
   [[nodiscard]] bool may_be_outvoted(MemberIndex member) const;
+  [[nodiscard]] bool has_majority_against(MemberIndex member, HostBits outvoted) const;
   [[nodiscard]] MemberIndex successor(MemberIndex self, ChunkIndex chunk) const;
 
   [[nodiscard]] ChunkIndex first_lacking(MemberIndex self, MemberIndex member, const RoundReport& report) const;
@@ -121,7 +122,8 @@ class RoundCheck {
   std::vector<std::uint32_t> hosts_;
   PartitionPlan plan_;
   TimePoint opened_;
-  std::vector<Input> inputs_;  // by member
+  std::vector<Input> inputs_;      // by member
+  HostBits disturbed_within_ = 0;  // the round; the others were so from its opening
   HostBits disturbed_ = 0, dead_ = 0, equivocators_ = 0, of_other_models_ = 0;
   std::set<std::tuple<MemberIndex, MemberIndex, ChunkIndex>> disguised_;  // contributor, reducer, chunk
   std::vector<HostBits> disturbed_pairs_;                                 // by host

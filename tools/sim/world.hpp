@@ -157,7 +157,7 @@ class World {
   Stage stage_ = Stage::linking;
   std::size_t next_round_ = 0;
   bool open_scheduled_ = false;
-  std::optional<std::pair<std::uint32_t, std::uint32_t>> link_missing_;
+  std::map<std::pair<std::uint32_t, std::uint32_t>, TimePoint> missing_since_;  // links that somebody waits for
   TimePoint link_by_ = kNever;
   TimePoint chatter_at_{};
   bool anything_went_wrong_ = false;
