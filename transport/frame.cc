@@ -89,8 +89,12 @@ void build(Builder& builder, const Goodbye& goodbye) {
 }
 
 void build(Builder& builder, const Progress& progress) {
+  std::vector<wire::PeerId> banned;
+  banned.reserve(progress.banned.size());
+  for (const PeerId& peer : progress.banned) banned.push_back(to_wire(peer));
+  const auto wire_banned = banned.empty() ? 0 : builder.CreateVectorOfStructs(banned);
   builder.Finish(wire::CreateProgress(builder, progress.epoch, progress.samples, progress.total_samples,
-                                      progress.digest_epoch, progress.model_digest));
+                                      progress.digest_epoch, progress.model_digest, wire_banned));
 }
 
 auto create_members(Builder& builder, const std::vector<RosterMember>& members) {
@@ -214,11 +218,16 @@ bool read(const wire::Goodbye& table, Header& header) {
 }
 
 bool read(const wire::Progress& table, Header& header) {
-  header = Progress{.epoch = table.epoch(),
+  Progress progress{.epoch = table.epoch(),
                     .samples = table.samples(),
                     .total_samples = table.total_samples(),
                     .digest_epoch = table.digest_epoch(),
                     .model_digest = table.model_digest()};
+  if (table.banned() != nullptr) {
+    if (table.banned()->size() > kMaximumMembers) return false;
+    for (const wire::PeerId* peer : *table.banned()) progress.banned.push_back(from_wire(*peer));
+  }
+  header = std::move(progress);
   return true;
 }
 

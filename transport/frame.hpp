@@ -92,6 +92,7 @@ struct Progress {
   std::uint64_t total_samples = 0;
   std::uint64_t digest_epoch = 0;
   std::uint64_t model_digest = 0;
+  std::vector<PeerId> banned = {};  // at most kMaximumMembers
 };
 struct RosterMember {
   PeerId peer;
@@ -183,6 +184,7 @@ enum class RosterAnswer : std::uint8_t {
   left_out = 6,
   withdrawn = 7,
   no_credit = 8,
+  incomplete = 9,
 };
 struct Ack {
   RoundId round = 0;

@@ -25,6 +25,13 @@ constexpr std::uint32_t kDemeritsOfWithdrawn = 1;
 constexpr std::uint32_t kDemeritsOfSilence = 2;
 constexpr std::uint32_t kDemeritsForgiven = 3;
 constexpr std::uint32_t kMostDoublings = 6;
+// A member is in no roster if more than one in so many of the others have banned it, and at least so many: liars are
+// assumed to be fewer, so one honest member is among its accusers.
+constexpr std::size_t kBanShare = 3;
+constexpr std::size_t kFewestBans = 2;
+// Whoever does not see everybody waits this part of the others' patience before it tries again: so often that they can
+// accept it soon after their patience ended, so rarely that what it withdraws meanwhile is forgiven.
+constexpr int kTriesWithinPatience = 4;
 
 std::uint64_t absorb(std::uint64_t hash, std::uint64_t value) {
   return Random::mix(hash ^ Random::mix(value + 0x9e3779b97f4a7c15U));
@@ -95,7 +102,8 @@ std::string_view to_string(Answer answer) {
     case Answer::too_far_ahead: return "the attempt is too far ahead";
     case Answer::left_out: return "the round began without it";
     case Answer::withdrawn: return "withdrawn";
-    case Answer::no_credit: return "too many of this proposer's proposals came to nothing";
+    case Answer::no_credit: return "too many of this proposer's proposals came to nothing, or too many have banned it";
+    case Answer::incomplete: return "a member that is here is left out";
   }
   return "unknown";
 }
@@ -132,6 +140,7 @@ Duration begin_bound(const RosterConfig& config, std::uint32_t failures) {
 
 Rostering::Rostering(const RosterConfig& config) : config_(config) {
   PAPILIO_ASSERT(config_.lease >= 2 * config_.ack_grace);
+  PAPILIO_ASSERT(config_.inclusion_patience >= Duration::zero());
 }
 
 // ---- what happens here
@@ -145,6 +154,7 @@ void Rostering::handle_epoch(TimePoint now, std::uint64_t epoch, std::span<const
   due_since_.reset();
   last_setback_ = now;
   own_setbacks_ = 0;
+  own_attempts_ = 0;
   highest_attempt_ = 0;
   promised_ = {};
   lease_.reset();
@@ -154,6 +164,8 @@ void Rostering::handle_epoch(TimePoint now, std::uint64_t epoch, std::span<const
   collecting_.reset();
   decided_.reset();
   elsewhere_.clear();
+  refuses_incomplete_until_.reset();
+  steps_back_until_.reset();
   for (Known& peer : peers_) {
     peer.attempts_left = config_.attempts_at_once;
     if (peer.excuses <= kExcuses) peer.excuses = 0;  // who used them up gets none until it acknowledges again
@@ -162,6 +174,7 @@ void Rostering::handle_epoch(TimePoint now, std::uint64_t epoch, std::span<const
     const bool was_in_it = last_ ? names(*last_, peer.id) : peer.epoch && *peer.epoch + 2 >= epoch_;
     peer.is_expected = was_in_it && !is_lost && (!peer.epoch || *peer.epoch < epoch_);
   }
+  count_bans();
 
   if (const auto next = std::exchange(of_next_epoch_, std::nullopt); next && next->epoch == epoch_) {
     if (Known* const proposer = find(next->ballot.proposer)) {
@@ -178,6 +191,11 @@ void Rostering::handle_due(TimePoint now, bool due) {
   } else if (!due_since_) {
     due_since_ = now;
   }
+}
+
+void Rostering::handle_bans(std::span<const PeerId> banned) {
+  banned_.assign(banned.begin(), banned.end());
+  count_bans();
 }
 
 void Rostering::handle_time(TimePoint now) {
@@ -210,8 +228,14 @@ void Rostering::handle_peer(TimePoint now, const RosterPeer& peer) {
     known->attempts_left = config_.attempts_at_once;
     known->refilled = now;
   }
-  static_cast<RosterPeer&>(*known) = peer;
+  RosterPeer told = peer;
+  if (told.banned.size() > kMaximumMembers) told.banned.resize(kMaximumMembers);
+  std::sort(told.banned.begin(), told.banned.end());  // each counts once
+  told.banned.erase(std::unique(told.banned.begin(), told.banned.end()), told.banned.end());
+  const bool bans_are_news = epoch_is_news || known->banned != told.banned || known->takes_part != told.takes_part;
+  static_cast<RosterPeer&>(*known) = std::move(told);
   known->is_silent = false;
+  if (bans_are_news) count_bans();
   if (peer.epoch && *peer.epoch >= epoch_) known->is_expected = false;
   // Its link is new, so it may have missed what was agreed; a rumour of it is all that a late peer needs.
   if (epoch_is_news && decided_ && (is_new || peer.epoch == epoch_)) send({peer.id}, *decided_);
@@ -221,6 +245,7 @@ void Rostering::handle_peer(TimePoint now, const RosterPeer& peer) {
 void Rostering::handle_peer_left(TimePoint now, const PeerId& id) {
   std::erase_if(peers_, [&](const Known& peer) { return peer.id == id; });
   std::erase(elsewhere_, id);
+  count_bans();
   // Its last words may still be on their way through others.
   if (lease_ && lease_->holder == id)
     lease_->until = std::min(lease_->until, saturating_add(now, config_.settle_grace));
@@ -309,11 +334,20 @@ RosterVerdict Rostering::consider(TimePoint now, const Proposal& proposal) {
     answer(proposal, Answer::too_far_ahead);
     return RosterVerdict::refused;
   }
-  if (const Known* const peer = find(proposer); peer != nullptr && now < peer->credit_from) {
+  highest_attempt_ = std::max(highest_attempt_, proposal.ballot.attempt);
+  if (const Known* const peer = find(proposer); is_outcast(proposer) || (peer != nullptr && now < peer->credit_from)) {
     answer(proposal, Answer::no_credit);
     return RosterVerdict::refused;
   }
-  highest_attempt_ = std::max(highest_attempt_, proposal.ballot.attempt);
+  if (leaves_out_somebody(now, proposal)) {
+    // By this node's time, not by attempts: those are the proposer's to count. In this time everybody who sees all has
+    // had a turn, so where it ends, nobody does.
+    if (!refuses_incomplete_until_) refuses_incomplete_until_ = saturating_add(now, config_.inclusion_patience);
+    if (now < *refuses_incomplete_until_) {
+      answer(proposal, Answer::incomplete);
+      return RosterVerdict::refused;
+    }
+  }
   if (proposal.ballot == promised_ && !has_acknowledged(proposal)) return RosterVerdict::forged;
   if (proposal.ballot < promised_) {
     answer(proposal, Answer::promised_higher);
@@ -446,8 +480,13 @@ void Rostering::decide(const Commit& commit) {
 bool Rostering::is_left_out() const {
   if (decided_ || elsewhere_.empty()) return false;
   std::size_t here = 1;
-  for (const Known& peer : peers_) here += is_present(peer) ? 1U : 0U;
-  return elsewhere_.size() >= here;
+  bool has_proposer = config_.is_miner;
+  for (const Known& peer : peers_) {
+    if (!is_present(peer)) continue;
+    here += 1;
+    has_proposer = has_proposer || peer.is_miner;
+  }
+  return elsewhere_.size() >= here || !has_proposer;
 }
 
 // ---- this node proposes
@@ -457,17 +496,58 @@ bool Rostering::may_propose() const {
 }
 
 bool Rostering::is_present(const Known& peer) const {
-  return peer.takes_part && peer.epoch == epoch_ && !peer.is_silent && !began_elsewhere(peer.id);
+  return peer.takes_part && peer.epoch == epoch_ && !peer.is_silent && !began_elsewhere(peer.id) &&
+         !is_outcast(peer.id);
+}
+
+// Of those that this node would have in the round itself, or still waits for. A full group has no room for all.
+bool Rostering::leaves_out_somebody(TimePoint now, const Proposal& proposal) const {
+  if (proposal.members.size() == kMaximumMembers) return false;
+  const bool waits = now < saturating_add(epoch_began_, config_.arrival_grace);
+  return std::any_of(peers_.begin(), peers_.end(), [&](const Known& peer) {
+    const bool may_arrive = waits && peer.is_expected && peer.takes_part && !is_outcast(peer.id);
+    return (is_present(peer) || may_arrive) && entry_of(proposal, peer.id) == nullptr;
+  });
+}
+
+bool Rostering::is_outcast(const PeerId& id) const {
+  return std::find(outcasts_.begin(), outcasts_.end(), id) != outcasts_.end();
+}
+
+// By whom peers are banned, among those that are in step, or one round behind while they finish it.
+void Rostering::count_bans() {
+  std::vector<PeerId> bans(banned_);
+  std::size_t voters = 1;
+  for (const Known& peer : peers_) {
+    if (!peer.takes_part || !peer.epoch || *peer.epoch + 1 < epoch_) continue;
+    voters += 1;
+    bans.insert(bans.end(), peer.banned.begin(), peer.banned.end());
+  }
+  std::sort(bans.begin(), bans.end());
+  outcasts_.clear();
+  for (auto first = bans.begin(); first != bans.end();) {
+    const auto last = std::upper_bound(first, bans.end(), *first);
+    const auto count = static_cast<std::size_t>(last - first);
+    // The accused is a voter, too, but not about itself.
+    if (*first != config_.self && count >= kFewestBans && kBanShare * count > voters - 1) outcasts_.push_back(*first);
+    first = last;
+  }
 }
 
 TimePoint Rostering::own_turn() const {
   const auto place = std::pair(proposer_order(epoch_ + 1, config_.self), config_.self);
   std::int64_t before = 0;
-  TimePoint start = std::max(*due_since_, last_setback_);
+  TimePoint start = std::max({*due_since_, last_setback_, steps_back_until_.value_or(last_setback_)});
   for (const Known& peer : peers_) {
-    if (peer.is_expected) start = std::max(start, saturating_add(epoch_began_, config_.arrival_grace));
+    if (peer.is_expected && !is_outcast(peer.id))
+      start = std::max(start, saturating_add(epoch_began_, config_.arrival_grace));
     if (!peer.is_miner || !is_present(peer)) continue;
     before += std::pair(proposer_order(epoch_ + 1, peer.id), peer.id) < place ? 1 : 0;
+  }
+  // One less at a time than the others allow: their clocks and the lines between shift a little.
+  const double beyond = own_attempts_ + 2 - config_.attempts_at_once;
+  if (own_attempts_ > 0 && beyond > 0) {
+    start = std::max(start, saturating_add(first_attempt_, from_seconds(beyond * to_seconds(config_.attempt_refill))));
   }
   // After failures a little later each time, so that two who hinder each other fall out of step.
   const auto backoff = std::min(own_setbacks_, kMostBackoffSteps) * config_.propose_grace / 2;
@@ -481,6 +561,7 @@ void Rostering::propose(TimePoint now) {
   proposal.epoch = epoch_;
   highest_attempt_ = std::max(highest_attempt_, promised_.attempt) + 1;
   proposal.ballot = {highest_attempt_, config_.self};
+  if (own_attempts_++ == 0) first_attempt_ = now;
   const auto timeout_ms = std::chrono::ceil<std::chrono::milliseconds>(config_.round_timeout).count();
   proposal.timeout_ms = static_cast<std::uint32_t>(
       std::clamp<std::int64_t>(timeout_ms, std::int64_t{kLeastTimeoutMs}, std::int64_t{kMostTimeoutMs}));
@@ -506,7 +587,10 @@ void Rostering::propose(TimePoint now) {
 void Rostering::choose_members(Proposal& proposal) const {
   std::vector<const Known*> here;
   for (const Known& peer : peers_) {
-    if (is_present(peer)) here.push_back(&peer);
+    // Silent to this node, but here for others? Then they want to see it asked.
+    const bool is_doubtful = steps_back_until_ && peer.is_silent && peer.takes_part && peer.epoch == epoch_ &&
+                             !began_elsewhere(peer.id) && !is_outcast(peer.id);
+    if (is_present(peer) || is_doubtful) here.push_back(&peer);
   }
   std::sort(here.begin(), here.end(), [&](const Known* one, const Known* other) {
     return proposer_order(proposal.round, one->id) < proposer_order(proposal.round, other->id);
@@ -555,7 +639,8 @@ RosterVerdict Rostering::handle_answer(TimePoint now, const PeerId& from, const 
   switch (answer.answer) {
     case Answer::acknowledged: set_said(from, Said::acknowledged); break;
     case Answer::busy: set_said(from, Said::busy); break;
-    case Answer::no_credit: set_said(from, Said::outbid); break;
+    case Answer::no_credit:
+    case Answer::incomplete: set_said(from, Said::after_others); break;
     case Answer::promised_higher: {
       if (answer.promised.attempt <= highest_attempt_ + kMostAttemptJump) {
         highest_attempt_ = std::max(highest_attempt_, answer.promised.attempt);
@@ -584,6 +669,14 @@ void Rostering::look_at_answers(TimePoint now, bool may_give_up) {
   Collecting& own = *collecting_;
   // This node was asleep: the others may have given it up, and what they answered since may still be unread.
   if (now >= saturating_add(own.answer_by, config_.ack_grace / 2)) return withdraw(now);
+  // Others have better chances, so they go first; at once, since this proposal holds them.
+  for (MemberIndex member = 0; member < own.said.size(); ++member) {
+    if (own.said[member] != Said::after_others) continue;
+    Known* const peer = find(own.proposal.members[member].peer);
+    if (peer == nullptr || peer->excuses >= kExcuses) continue;  // then one goes on without it
+    peer->excuses += 1;
+    return step_back(now);
+  }
   const auto count = [&](Said said) { return std::count(own.said.begin(), own.said.end(), said); };
   if ((count(Said::nothing) > 0 || !own.passed_on.empty()) && !(may_give_up && now >= own.answer_by)) return;
   if (count(Said::busy) > 0 && !(may_give_up && now >= own.give_up)) {
@@ -607,6 +700,15 @@ void Rostering::look_at_answers(TimePoint now, bool may_give_up) {
   const bool others_prevail = count(Said::began_elsewhere) >= count(Said::acknowledged);
   if (anybody_excused || others_prevail) return withdraw(now);
   decide(commit);
+}
+
+void Rostering::step_back(TimePoint now) {
+  std::int64_t miners = 1;
+  for (const Known& peer : peers_) miners += peer.is_miner && is_present(peer) ? 1 : 0;
+  const Duration everybody = miners * config_.propose_grace;
+  steps_back_until_ =
+      saturating_add(now, std::max<Duration>(everybody, config_.inclusion_patience / kTriesWithinPatience));
+  withdraw(now);
 }
 
 void Rostering::withdraw(TimePoint now) {

@@ -19,12 +19,17 @@
 //      peer which has begun with another.
 //   2. Among a set that is stable and connected, a round begins within begin_bound(f) after it is due, where f of the
 //      miners fail to act; nobody waits for the absent. Who comes late joins the next round.
-//   3. A partition lets each side go on with its own roster. Shards of one are told from those of the other by
+//   3. A proposer cannot leave out whom it likes: who is asked refuses a roster without a member that it sees itself,
+//   up
+//      to date, for inclusion_patience. One miner that sees all is enough for a round with all; where none does, that
+//      patience is added to the bound. A member that more than a third of the others has banned is in no roster.
+//   4. A partition lets each side go on with its own roster. Shards of one are told from those of the other by
 //      group_hash; what it means for the models is found by digests (core/agreement). After it has healed, the next
 //      roster names everybody who is at the epoch.
 // A member that is not alive by this definition (frozen, or behind a link that holds messages for seconds) may begin a
 // roster that the others have given up: it then finds itself alone in that round, and they lose nothing. A liar can
-// split a group for a round, since rosters are not signed; it cannot keep rounds from beginning.
+// split a group for a round, or commit without one that it says did not answer, since rosters and answers are not
+// signed; it cannot keep rounds from beginning.
 #pragma once
 
 #include <array>
@@ -101,9 +106,10 @@ enum class Answer : std::uint8_t {
   too_far_ahead,    // the attempt is not believable
   left_out,         // most others began this round without the sender, which waits for their state
   withdrawn,        // from the proposer: this ballot will not be committed
-  no_credit,        // too many of the proposer's proposals came to nothing: not for a while
+  no_credit,        // too many of the proposer's proposals came to nothing, or too many have banned it: not for a while
+  incomplete,       // leaves out a member that the sender sees, up to date
 };
-inline constexpr Answer kLastAnswer = Answer::no_credit;
+inline constexpr Answer kLastAnswer = Answer::incomplete;
 [[nodiscard]] std::string_view to_string(Answer answer);
 
 struct RosterAnswer {
@@ -167,6 +173,8 @@ struct RosterConfig {
   Duration lease = std::chrono::seconds(3);
   // How long after a proposer's connection is lost its commit may still come through others.
   Duration settle_grace = std::chrono::milliseconds(500);
+  // How long a node refuses proposals that leave out a member which it sees itself, from the first of a round on.
+  Duration inclusion_patience = std::chrono::seconds(10);
   // Proposals that one miner may make in one epoch at once, and how long until it may make one more.
   double attempts_at_once = 4;
   Duration attempt_refill = std::chrono::seconds(5);
@@ -183,6 +191,7 @@ struct RosterPeer {
   std::uint64_t rate_bytes_per_s = 0;
   bool is_local_host = false;
   std::optional<std::uint64_t> epoch;  // as it reported; none yet
+  std::vector<PeerId> banned;          // by it, as it reported
 };
 
 struct RosterMessage {
@@ -201,6 +210,8 @@ class Rostering {
   // Whether a round should begin: the target is reached, or one is wanted. Repeating it changes nothing.
   void handle_due(TimePoint now, bool due);
   void handle_time(TimePoint now);
+  // All that this node has banned, and keeps no link to: they may still be linked to others.
+  void handle_bans(std::span<const PeerId> banned);
 
   // ---- what peers do
   // A peer is connected, or said something about itself.
@@ -219,13 +230,14 @@ class Rostering {
   // The roster of the round after epoch(), once it is agreed. Poll the messages before beginning: others may depend on
   // hearing of it from here.
   [[nodiscard]] const std::optional<Commit>& decided() const { return decided_; }
-  // So many of those connected began this round without this node that a round of its own would only split the group.
+  // So many of those connected began this round without this node that another one would only split the group, or all
+  // that may propose one.
   [[nodiscard]] bool is_left_out() const;
   [[nodiscard]] TimePoint next_deadline() const;
   [[nodiscard]] bool is_proposing() const { return collecting_.has_value(); }
 
  private:
-  enum class Said : std::uint8_t { nothing, acknowledged, busy, outbid, refused, began_elsewhere, gone };
+  enum class Said : std::uint8_t { nothing, acknowledged, busy, outbid, after_others, refused, began_elsewhere, gone };
   struct Known : RosterPeer {
     bool is_silent = false;     // did not answer in time, and has said nothing since
     std::uint32_t excuses = 0;  // proposals of this epoch that it has brought down by being bound to another
@@ -266,11 +278,15 @@ class Rostering {
   [[nodiscard]] bool may_propose() const;
   [[nodiscard]] TimePoint own_turn() const;
   [[nodiscard]] bool is_present(const Known& peer) const;
+  [[nodiscard]] bool leaves_out_somebody(TimePoint now, const Proposal& proposal) const;
+  [[nodiscard]] bool is_outcast(const PeerId& id) const;
+  void count_bans();
   void propose(TimePoint now);
   void choose_members(Proposal& proposal) const;
   void set_said(const PeerId& peer, Said said);
   void look_at_answers(TimePoint now, bool may_give_up);
   void withdraw(TimePoint now);
+  void step_back(TimePoint now);
 
   [[nodiscard]] Known* find(const PeerId& id);
   [[nodiscard]] bool began_elsewhere(const PeerId& id) const;
@@ -280,6 +296,8 @@ class Rostering {
 
   RosterConfig config_;
   std::vector<Known> peers_;
+  std::vector<PeerId> banned_;      // by this node
+  std::vector<PeerId> outcasts_;    // banned by so many that they are in no roster
   std::vector<RosterMessage> out_;  // oldest first
   std::size_t out_next_ = 0;
 
@@ -289,6 +307,8 @@ class Rostering {
   std::optional<TimePoint> due_since_;
   TimePoint last_setback_{};
   std::uint32_t own_setbacks_ = 0;
+  std::uint32_t own_attempts_ = 0;
+  TimePoint first_attempt_{};
   std::uint32_t highest_attempt_ = 0;
   Ballot promised_;
   std::optional<Lease> lease_;
@@ -297,7 +317,9 @@ class Rostering {
   std::optional<Commit> blocked_;
   std::optional<Collecting> collecting_;
   std::optional<Commit> decided_;
-  std::vector<PeerId> elsewhere_;  // connected peers that began this round without this node
+  std::vector<PeerId> elsewhere_;                      // connected peers that began this round without this node
+  std::optional<TimePoint> refuses_incomplete_until_;  // from the first such proposal on
+  std::optional<TimePoint> steps_back_until_;  // others first: this node does not see everybody, or has no credit
 
   std::optional<Commit> last_;             // of the round before
   std::optional<Proposal> of_next_epoch_;  // came while this node was in a round; the highest

@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/core/partition.hpp"
+
 namespace papilio::node {
 namespace {
 
 core::RosterConfig roster_config_of(const GroupConfig& config) {
-  core::RosterConfig roster = config.roster;
+  core::RosterConfig roster = config.patience.agreement;
   roster.self = config.self;
   roster.is_miner = config.role == transport::WireRole::miner;
   roster.rate_bytes_per_s = std::min(config.rate_bytes_per_s, core::kMaximumRate);
@@ -48,7 +50,7 @@ core::Proposal from_wire(const transport::Propose& wire) {
   return proposal;
 }
 
-static_assert(static_cast<int>(core::kLastAnswer) == static_cast<int>(transport::RosterAnswer::no_credit));
+static_assert(static_cast<int>(core::kLastAnswer) == static_cast<int>(transport::RosterAnswer::incomplete));
 
 transport::Ack to_wire(const core::RosterAnswer& answer) {
   return {.round = answer.round,
@@ -104,9 +106,19 @@ void Group::handle_round_wanted(TimePoint now) {
   if (!round_wanted_since_) round_wanted_since_ = now;
 }
 
+void Group::handle_bans(std::vector<PeerId> banned) {
+  if (banned.size() > kMaximumMembers) banned.erase(banned.begin(), banned.end() - kMaximumMembers);
+  if (banned == banned_) return;
+  banned_ = std::move(banned);
+  rostering_.handle_bans(banned_);
+  changed_ = true;
+}
+
 void Group::handle_round_over(TimePoint now, const RoundReport& report) {
+  if (alone_) alone_->wait_until = saturating_add(now, config_.round_timeout);
   open_round_.reset();
   round_wanted_since_.reset();
+  has_fresh_state_ = false;
   was_in_a_round_ = true;
   progress_.handle_epoch(report.epoch + 1);
   epoch_began_ = now;
@@ -129,6 +141,8 @@ void Group::handle_round_over(TimePoint now, const RoundReport& report) {
 
 void Group::handle_state_taken(TimePoint now, std::uint64_t epoch) {
   open_round_.reset();
+  alone_.reset();
+  has_fresh_state_ = true;
   was_in_a_round_ = true;
   progress_.handle_epoch(epoch);
   rostering_.handle_epoch(now, epoch);
@@ -158,7 +172,8 @@ transport::Progress Group::wire_report() const {
           .samples = report.samples,
           .total_samples = report.total_samples,
           .digest_epoch = report.model ? report.model->epoch : ~std::uint64_t{0},
-          .model_digest = report.model ? report.model->digest : 0};
+          .model_digest = report.model ? report.model->digest : 0,
+          .banned = banned_};
 }
 
 std::optional<std::string> Group::handle_control(TimePoint now, Peer& peer, const transport::Header& header) {
@@ -166,11 +181,11 @@ std::optional<std::string> Group::handle_control(TimePoint now, Peer& peer, cons
   if (const auto* progress = std::get_if<transport::Progress>(&header)) {
     handle_progress(now, peer, *progress);
   } else if (const auto* propose = std::get_if<transport::Propose>(&header)) {
-    return judge(peer, "proposal", rostering_.handle_proposal(now, peer.id, from_wire(*propose)));
+    return judge(now, peer, "proposal", rostering_.handle_proposal(now, peer.id, from_wire(*propose)));
   } else if (const auto* ack = std::get_if<transport::Ack>(&header)) {
-    return judge(peer, "answer", rostering_.handle_answer(now, peer.id, from_wire(*ack)));
+    return judge(now, peer, "answer", rostering_.handle_answer(now, peer.id, from_wire(*ack)));
   } else if (const auto* commit = std::get_if<transport::Commit>(&header)) {
-    return judge(peer, "commit", rostering_.handle_commit(now, peer.id, from_wire(*commit)));
+    return judge(now, peer, "commit", rostering_.handle_commit(now, peer.id, from_wire(*commit)));
   }
   return std::nullopt;
 }
@@ -180,19 +195,27 @@ void Group::handle_progress(TimePoint now, Peer& peer, const transport::Progress
   if (wire.digest_epoch != ~std::uint64_t{0}) report.model = ModelDigest{wire.digest_epoch, wire.model_digest};
   const ReportVerdict verdict = progress_.handle_report(now, peer.id, report);
   if (verdict != ReportVerdict::accepted) {
-    spdlog::warn("{} ({}): progress report disregarded: {}", to_hex(peer.id), peer.address, to_string(verdict));
+    if (log_limit_.admit(now, "progress reports disregarded")) {
+      spdlog::warn("{} ({}): progress report disregarded: {}", to_hex(peer.id), peer.address, to_string(verdict));
+    }
     return;
+  }
+  for (Heard& heard : heard_) {
+    if (heard.peer == peer.id) heard.banned = wire.banned;
   }
   if (report.model) models_.handle_peer(peer.id, report.model->epoch, report.model->digest);
   tell_roster(now, peer);
 }
 
-std::optional<std::string> Group::judge(const Peer& peer, const char* what, core::RosterVerdict verdict) const {
+std::optional<std::string> Group::judge(TimePoint now, const Peer& peer, const char* what,
+                                        core::RosterVerdict verdict) {
   using core::RosterVerdict;
   if (verdict == RosterVerdict::accepted || verdict == RosterVerdict::known) return std::nullopt;
   const auto level = core::is_violation(verdict) ? spdlog::level::warn : spdlog::level::debug;
-  spdlog::log(level, "{} ({}): {} for round {} disregarded: {}", to_hex(peer.id), peer.address, what,
-              rostering_.epoch() + 1, to_string(verdict));
+  if (level == spdlog::level::debug || log_limit_.admit(now, "words about rosters disregarded")) {
+    spdlog::log(level, "{} ({}): {} for round {} disregarded: {}", to_hex(peer.id), peer.address, what,
+                rostering_.epoch() + 1, to_string(verdict));
+  }
   if (!core::is_violation(verdict)) return std::nullopt;
   return std::string(what) + ": " + std::string(to_string(verdict));
 }
@@ -208,7 +231,8 @@ void Group::tell_roster(TimePoint now, const Peer& peer) {
                                .takes_part = peer.role != transport::WireRole::validator && !is_silent,
                                .rate_bytes_per_s = std::min(peer.rate_bytes_per_s, core::kMaximumRate),
                                .is_local_host = peer.is_local_host,
-                               .epoch = progress_.epoch_of(peer.id)});
+                               .epoch = progress_.epoch_of(peer.id),
+                               .banned = heard != heard_.end() ? heard->banned : std::vector<PeerId>()});
 }
 
 void Group::note_heard(TimePoint now, const Peer& peer) {
@@ -228,12 +252,12 @@ void Group::note_heard(TimePoint now, const Peer& peer) {
 void Group::note_silence(TimePoint now) {
   if (engine_.rounds().in_round()) return;  // words queue behind shards, and the round has timers of its own
   for (Heard& heard : heard_) {
-    if (heard.is_silent || now < saturating_add(heard.when, config_.silent_after)) continue;
+    if (heard.is_silent || now < saturating_add(heard.when, config_.patience.silent_after)) continue;
     const Peer* const peer = engine_.mesh().find(heard.peer);
     if (peer == nullptr) continue;
     heard.is_silent = true;
     spdlog::warn("{} ({}) has been silent for {:.0f} s: not counted on until it speaks", to_hex(peer->id),
-                 peer->address, to_seconds(config_.silent_after));
+                 peer->address, to_seconds(config_.patience.silent_after));
     tell_roster(now, *peer);
   }
 }
@@ -242,7 +266,7 @@ void Group::note_silence(TimePoint now) {
 
 // Without enough samples a round is still due when a trainer has long done what it may.
 bool Group::is_due(TimePoint now) const {
-  if (open_round_ || engine_.rounds().in_round() || is_out_of_step()) return false;
+  if (open_round_ || engine_.rounds().in_round() || is_out_of_step() || alone_) return false;
   if (config_.target_batch > 0 && progress_.target_reached()) return true;
   if (!round_wanted_since_) return false;
   const Duration patience = config_.target_batch > 0 ? rostering_.config().propose_grace : Duration::zero();
@@ -251,20 +275,24 @@ bool Group::is_due(TimePoint now) const {
 
 void Group::act(TimePoint now) {
   note_silence(now);
+  look_for_others(now);
   rostering_.handle_due(now, is_due(now));
   rostering_.handle_time(now);
   if (std::exchange(changed_, false) || now >= next_report_) {
-    next_report_ = saturating_add(now, config_.report_interval);
+    next_report_ = saturating_add(now, config_.patience.report_interval);
     const transport::Progress report = wire_report();
     for (const auto& peer : engine_.mesh().peers()) engine_.mesh().send_control(*peer, report);
   }
   send_roster_messages();
   open_what_is_decided();
+  open_round_alone();
   say_changes();
+  say_unwritten(now);
 }
 
 TimePoint Group::next_deadline(TimePoint now) const {
-  TimePoint next = std::min(next_report_, rostering_.next_deadline());
+  TimePoint next = std::min({next_report_, rostering_.next_deadline(), log_limit_.next_deadline()});
+  if (alone_) next = std::min(next, alone_->wait_until);
   if (round_wanted_since_ && config_.target_batch > 0) {
     const TimePoint due = saturating_add(*round_wanted_since_, rostering_.config().propose_grace);
     if (now < due) next = std::min(next, due);
@@ -285,7 +313,11 @@ void Group::send_roster_messages() {
 void Group::open_what_is_decided() {
   const auto& decided = rostering_.decided();
   if (!decided || open_round_ || decided->proposal.epoch != progress_.local_epoch()) return;
-  const core::Roster roster = core::roster_of(*decided);
+  alone_.reset();
+  open(core::roster_of(*decided), decided->proposal.ballot);
+}
+
+void Group::open(const core::Roster& roster, const core::Ballot& ballot) {
   RoundSpec spec{.round = roster.round,
                  .epoch = roster.epoch,
                  .members = {},
@@ -297,8 +329,49 @@ void Group::open_what_is_decided() {
     spec.members.push_back({each.peer, each.rate_bytes_per_s, each.reduces});
   }
   spdlog::debug("round {}: {} members, group {:016x}, attempt {} by {}", spec.round, spec.members.size(), spec.group,
-                decided->proposal.ballot.attempt, to_hex(decided->proposal.ballot.proposer));
+                ballot.attempt, to_hex(ballot.proposer));
   open_round_ = std::move(spec);
+}
+
+// The others began this round without this node, or are through with it. Waiting would not bring it back, and whoever
+// is more than a round behind is in none any more; so this is a round that it is alone in, as behind a line that was
+// cut for so long.
+void Group::open_round_alone() {
+  if (!config_.goes_on_alone || has_fresh_state_ || open_round_ || engine_.rounds().in_round() || rostering_.decided())
+    return;
+  const std::uint64_t epoch = progress_.local_epoch();
+  const bool just_missed_it = was_in_a_round_ && progress_.group_epoch() == epoch + 1;
+  if (!rostering_.is_left_out() && !just_missed_it) return;
+  spdlog::warn(
+      "the others began round {} without this node: it keeps its own gradient for that round and is in the next one, "
+      "its model a step apart from theirs; if that comes often, look at its line and at who has banned it, and if "
+      "models differ for long, restart it from a copy of another member's state",
+      epoch + 1);
+  const std::size_t chunk_bytes =
+      config_.chunk_bytes != 0 ? config_.chunk_bytes : choose_chunk_bytes(config_.elements, 1, 0);
+  alone_.emplace();
+  // A client is its own reducer here, since there is no other.
+  open({.round = epoch + 1,
+        .epoch = epoch,
+        .members = {{.peer = config_.self, .rate_bytes_per_s = config_.rate_bytes_per_s, .reduces = true}},
+        .chunk_bytes = static_cast<std::uint32_t>(chunk_bytes),
+        .timeout_ms =
+            static_cast<std::uint32_t>(std::chrono::ceil<std::chrono::milliseconds>(config_.round_timeout).count())},
+       {.attempt = 0, .proposer = config_.self});
+}
+
+// After a round alone this node is ahead of those that are still in it. They take it along as soon as they are through;
+// a round of its own before that would only put it further ahead.
+void Group::look_for_others(TimePoint now) {
+  if (!alone_ || open_round_ || engine_.rounds().in_round()) return;
+  if (progress_.group_epoch() >= progress_.local_epoch() || now >= alone_->wait_until) alone_.reset();
+}
+
+void Group::say_unwritten(TimePoint now) {
+  while (const auto left_out = log_limit_.poll(now)) {
+    spdlog::warn("{} more {} within {:.0f} s", left_out->lines, left_out->kind,
+                 to_seconds(log_limit_.config().interval));
+  }
 }
 
 // ---- standing

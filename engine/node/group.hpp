@@ -12,6 +12,7 @@
 #include "engine/core/progress.hpp"
 #include "engine/core/roster.hpp"
 #include "engine/node/engine.hpp"
+#include "engine/node/log_limit.hpp"
 #include "engine/node/node.hpp"
 
 namespace papilio::node {
@@ -25,12 +26,12 @@ struct GroupConfig {
   std::uint64_t rate_bytes_per_s = 0;
   std::size_t chunk_bytes = 0;  // 0: chosen
   Duration round_timeout{};
-  // Times only; what else is in there comes from the fields above. docs/rosters.md says what each costs and buys.
-  core::RosterConfig roster;
-  // Everybody reports at least this often, so that silence means something.
-  Duration report_interval = std::chrono::seconds(1);
-  // A connected peer that said nothing for this long is not counted on, until it speaks.
-  Duration silent_after = std::chrono::seconds(10);
+  // docs/rosters.md says what each costs and buys.
+  RosterPatience patience;
+  // What a node does that the others began a round without: true, it takes the round for its own, with its own
+  // gradient, and is in the next one, its model a step apart from theirs. False: it waits until it has their state,
+  // which nothing fetches yet.
+  bool goes_on_alone = true;
 };
 
 // Why this node cannot go on with the group as it is. This is the place where state sync comes in: it fetches the
@@ -57,6 +58,8 @@ class Group {
   void handle_round_over(TimePoint now, const RoundReport& report);
   // State sync has brought this node to `epoch`, later than before.
   void handle_state_taken(TimePoint now, std::uint64_t epoch);
+  // All that this node has banned. Others are told: whom many have banned is in no roster.
+  void handle_bans(std::vector<PeerId> banned);
 
   // ---- what peers do
   void handle_peer_joined(TimePoint now, Peer& peer);
@@ -73,6 +76,8 @@ class Group {
   [[nodiscard]] const std::optional<RoundSpec>& open_round() const { return open_round_; }
   // This node is not in rosters: it has to fetch the group's state first.
   [[nodiscard]] bool is_out_of_step() const;
+  // The open round, or the last one, is one that the others began without this node.
+  [[nodiscard]] bool is_alone() const { return alone_.has_value(); }
   [[nodiscard]] std::optional<StateWanted> state_wanted() const;
   [[nodiscard]] GroupProgress progress(TimePoint now) const;
 
@@ -81,15 +86,20 @@ class Group {
     PeerId peer;
     TimePoint when{};
     bool is_silent = false;
+    std::vector<PeerId> banned;  // by it, as it said
   };
 
   void handle_progress(TimePoint now, Peer& peer, const transport::Progress& wire);
-  std::optional<std::string> judge(const Peer& peer, const char* what, core::RosterVerdict verdict) const;
+  std::optional<std::string> judge(TimePoint now, const Peer& peer, const char* what, core::RosterVerdict verdict);
+  void open(const core::Roster& roster, const core::Ballot& ballot);
   void tell_roster(TimePoint now, const Peer& peer);
   void note_heard(TimePoint now, const Peer& peer);
   void note_silence(TimePoint now);
   void send_roster_messages();
   void open_what_is_decided();
+  void open_round_alone();
+  void look_for_others(TimePoint now);
+  void say_unwritten(TimePoint now);
   void say_changes();
   [[nodiscard]] bool is_due(TimePoint now) const;
   [[nodiscard]] bool is_counted_on(TimePoint now, const Heard& heard) const;
@@ -107,6 +117,14 @@ class Group {
   TimePoint next_report_{};
   std::optional<TimePoint> round_wanted_since_;
   bool was_in_a_round_ = false;
+  bool has_fresh_state_ = false;  // taken over, and in no round since: who missed one with it takes it over again
+  // This node takes a round for its own, and waits from its end on, until then, for the others to be through with it.
+  struct Alone {
+    TimePoint wait_until = kNever;
+  };
+  std::optional<Alone> alone_;
+  std::vector<PeerId> banned_;
+  LogLimit log_limit_;
   bool changed_ = false;
   std::optional<StateWanted::Why> said_;  // what the log was told last about this node's standing
 };

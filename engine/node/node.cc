@@ -114,6 +114,8 @@ class LoopNode final : public Node, private node::EngineEvents {
         state_directory_(std::move(kept.directory)) {
     exchange_.progress.members = 1;
     conduct_.load(wall_now(), kept.records);
+    for (const core::ConductRecord& record : kept.records) banned_.push_back(record.peer);
+    tell_bans();
     if (kept.store) keeper_.emplace(std::move(*kept.store), kept.records, *io_);
     write_down();
   }
@@ -407,6 +409,8 @@ class LoopNode final : public Node, private node::EngineEvents {
     if (judgement.kind == core::Judgement::Kind::ban) {
       spdlog::warn("{} banned until {} ({}: {})", who, core::to_text(judgement.until), to_string(offence), evidence);
       to_drop_.push_back(peer.id);
+      banned_.push_back(peer.id);
+      tell_bans();
     } else if (judgement.kind == core::Judgement::Kind::strike) {
       spdlog::info("{} has {} strikes, {} make a ban ({}: {})", who, judgement.strikes, judgement.strikes_to_ban,
                    to_string(offence), evidence);
@@ -434,6 +438,7 @@ class LoopNode final : public Node, private node::EngineEvents {
     if (!keeper_) return;
     for (const PeerId& peer : keeper_->take_cleared()) {
       if (conduct_.clear(wall_now(), peer)) spdlog::info("{}: its bans and strikes were cleared", to_hex(peer));
+      tell_bans();
     }
     write_down();
   }
@@ -454,6 +459,15 @@ class LoopNode final : public Node, private node::EngineEvents {
       if (peer.peer != id_) say_timers(report.round, peer);
     }
     write_down();
+    tell_bans();
+  }
+
+  // To the group: bans that are over count no longer.
+  void tell_bans() {
+    std::erase_if(banned_, [&](const PeerId& peer) { return !conduct_.is_banned(wall_now(), peer); });
+    std::sort(banned_.begin(), banned_.end());
+    banned_.erase(std::unique(banned_.begin(), banned_.end()), banned_.end());
+    group_.handle_bans(banned_);
   }
 
   static void say_timers(RoundId round, const PeerReport& peer) {
@@ -468,6 +482,7 @@ class LoopNode final : public Node, private node::EngineEvents {
   void on_peer_joined(Peer& peer) override {
     spdlog::info("{} joined from {} ({} flow{})", to_hex(peer.id), peer.address, peer.flows.size(),
                  peer.flows.size() == 1 ? "" : "s");
+    tell_bans();  // it may be over
     group_.handle_peer_joined(io_->now(), peer);
   }
 
@@ -481,12 +496,15 @@ class LoopNode final : public Node, private node::EngineEvents {
   }
 
   void on_control(Peer& peer, const transport::Header& header) override {
+    // Banned in this turn, and dropped in the next: what it still said is not to bind this node.
+    if (std::find(to_drop_.begin(), to_drop_.end(), peer.id) != to_drop_.end()) return;
     const auto evidence = group_.handle_control(io_->now(), peer, header);
     if (evidence) on_offence(peer, core::Offence::protocol, *evidence);
   }
 
   void on_round_over(RoundReport report) override {
     judge_round(report);
+    report.left_out = group_.is_alone();
     group_.handle_round_over(io_->now(), report);
     group_.act(io_->now());
     answer_call(std::move(report));
@@ -520,6 +538,7 @@ class LoopNode final : public Node, private node::EngineEvents {
   bool cancel_ = false;
   core::Conduct conduct_;
   std::vector<PeerId> to_drop_;  // banned in this turn
+  std::vector<PeerId> banned_;   // by this node
   std::optional<node::StateDirectory> state_directory_;
   std::optional<node::BanKeeper> keeper_;
 
@@ -594,7 +613,8 @@ Status check(const NodeConfig& config) {
   if (!(config.norm_limit >= core::kMinimumNormLimit && config.norm_limit <= core::kMaximumNormLimit)) {
     return usage_error("norm-limit: " + text_of(config.norm_limit) + " is not a factor from 1 to 1e6");
   }
-  return node::check(config.patience);
+  if (auto checked = node::check(config.patience); !checked) return checked;
+  return node::check(config.roster);
 }
 
 }  // namespace
@@ -644,7 +664,8 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
                                 .target_batch = config.target_batch,
                                 .rate_bytes_per_s = config.rate_bytes_per_s,
                                 .chunk_bytes = config.chunk_bytes,
-                                .round_timeout = config.round_timeout};
+                                .round_timeout = config.round_timeout,
+                                .patience = config.roster};
 
   auto backend = backend_of(config.transport);
   if (!backend) return backend.error();

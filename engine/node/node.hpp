@@ -51,6 +51,8 @@ struct NodeConfig {
   double norm_limit = 8;
   // For whom rounds wait and for how long.
   node::RoundPatience patience;
+  // How long nodes wait for each other while they agree on who is in a round.
+  node::RosterPatience roster;
   // What this node sends its shards in: fp32 (exact), bf16, fp16 or int8, each also with +zstd, or auto: whatever is
   // fastest on each link. It reads all of them. What rounding takes is added to the next round's gradient.
   std::string codec = "fp32";
@@ -110,6 +112,7 @@ struct RoundReport {
   std::span<const float> host_values;
   // `error` is that the GPU could not be used: the same gradient in host memory may do.
   bool gpu_refused = false;
+  bool left_out = false;  // the others began this round without this node: the gradient is its own
   bool canceled = false;
   std::string error;  // why the round could not run at all (then the gradient is untouched); empty otherwise
 };

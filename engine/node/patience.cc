@@ -106,6 +106,35 @@ Status check(const RoundPatience& patience) {
   return Done{};
 }
 
+Status check(const RosterPatience& patience) {
+  const core::RosterConfig& agreement = patience.agreement;
+  const struct {
+    const char* name;
+    Duration value;
+  } durations[] = {{"arrival-grace", agreement.arrival_grace},   {"propose-grace", agreement.propose_grace},
+                   {"ack-grace", agreement.ack_grace},           {"lease", agreement.lease},
+                   {"settle-grace", agreement.settle_grace},     {"inclusion-patience", agreement.inclusion_patience},
+                   {"attempt-refill", agreement.attempt_refill}, {"report-interval", patience.report_interval},
+                   {"silent-after", patience.silent_after}};
+  constexpr Duration kShortest = std::chrono::milliseconds(1);
+  for (const auto& each : durations) {
+    if (each.value < kShortest || each.value > kLongest) {
+      return wrong(each.name, each.value, "is not a time from 1ms to 24h");
+    }
+  }
+  if (agreement.lease < 2 * agreement.ack_grace) {
+    return wrong("lease", agreement.lease, "must be at least twice ack-grace, or commits come too late");
+  }
+  if (!(agreement.attempts_at_once >= 1 && agreement.attempts_at_once <= kLargestFactor)) {
+    return wrong("attempts-at-once", agreement.attempts_at_once, "is not a number from 1 to 1e6");
+  }
+  if (patience.silent_after < 2 * patience.report_interval) {
+    return wrong("silent-after", patience.silent_after,
+                 "must be at least twice report-interval, or members that are well seem silent");
+  }
+  return Done{};
+}
+
 double room_for_graces(Duration timeout) {
   return std::clamp(to_seconds(timeout) / to_seconds(kUsualTimeout), 0.5, 1.0);
 }

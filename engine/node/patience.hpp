@@ -1,9 +1,11 @@
-// For whom a round waits and for how long: every constant of docs/rounds.md and docs/timers.md in one value, so that a
-// node's owner can set each of them and all are checked together, before a round depends on them.
+// For whom a round waits and for how long, and before it, whoever agrees on who is in it: every constant of
+// docs/rounds.md, docs/timers.md and docs/rosters.md, so that a node's owner can set each of them and all are checked
+// together, before a round depends on them.
 #pragma once
 
 #include "engine/base/result.hpp"
 #include "engine/base/time.hpp"
+#include "engine/core/roster.hpp"
 #include "engine/core/round.hpp"
 
 namespace papilio::node {
@@ -20,8 +22,17 @@ struct RoundPatience {
   core::Patience members;
 };
 
+struct RosterPatience {
+  core::RosterConfig agreement;  // times and attempts only; what else is in there is the node's own
+  // Everybody reports at least this often, so that silence means something.
+  Duration report_interval = std::chrono::seconds(1);
+  // A connected peer that said nothing for this long is not counted on, until it speaks.
+  Duration silent_after = std::chrono::seconds(10);
+};
+
 // Names the constant as the command line calls it, its value and the remedy.
 [[nodiscard]] Status check(const RoundPatience& patience);
+[[nodiscard]] Status check(const RosterPatience& patience);
 
 // Graces are meant for rounds of kUsualTimeout and more; a shorter one has no room for them, down to a half.
 inline constexpr Duration kUsualTimeout = std::chrono::seconds(20);

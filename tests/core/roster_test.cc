@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 #include <queue>
@@ -55,6 +56,7 @@ Proposal proposal_of(std::vector<std::uint64_t> numbers, std::uint64_t proposer,
 }
 
 constexpr TimePoint kNow{seconds(10)};
+const std::vector<std::uint64_t> kAll = {0, 1, 2, 3};
 
 // Number 0, linked to 1, 2 (miners) and 3 (a client).
 struct Single {
@@ -83,18 +85,18 @@ struct Single {
 
 TEST(Roster, AProposalIsAcknowledgedAndItsCommitBegins) {
   Single node;
-  const Proposal proposal = proposal_of({0, 1, 2}, 1);
+  const Proposal proposal = proposal_of(kAll, 1);
   EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(1), proposal), RosterVerdict::accepted);
   EXPECT_EQ(node.answer_to(1), Answer::acknowledged);
-  const Commit commit{.proposal = proposal, .mask = 7};
+  const Commit commit{.proposal = proposal, .mask = 15};
   EXPECT_EQ(node.rostering.handle_commit(kNow, id_of(2), commit), RosterVerdict::accepted);  // whoever passes it on
   ASSERT_TRUE(node.rostering.decided());
-  EXPECT_EQ(roster_of(*node.rostering.decided()).members.size(), 3U);
+  EXPECT_EQ(roster_of(*node.rostering.decided()).members.size(), 4U);
   EXPECT_EQ(node.said_to<Commit>(2).size(), 1U);  // once
   EXPECT_EQ(node.rostering.handle_commit(kNow, id_of(1), commit), RosterVerdict::known);
   EXPECT_TRUE(node.said_to<Commit>(2).empty());
   // Whoever proposes now is told what was agreed.
-  EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(2), proposal_of({0, 2}, 2, 5)), RosterVerdict::refused);
+  EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(2), proposal_of(kAll, 2, 5)), RosterVerdict::refused);
   EXPECT_EQ(node.said_to<Commit>(2), std::vector{commit});
 }
 
@@ -146,35 +148,35 @@ TEST(Roster, RefusalsSayWhy) {
     EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(1), proposal), RosterVerdict::refused);
     return node.answer_to(1);
   };
-  Proposal proposal = proposal_of({0, 1}, 1);
+  Proposal proposal = proposal_of(kAll, 1);
   proposal.epoch = 7;
   proposal.round = 8;
   EXPECT_EQ(answer_to(proposal), Answer::other_epoch);
-  proposal = proposal_of({0, 1}, 1);
+  proposal = proposal_of(kAll, 1);
   for (RosterEntry& member : proposal.members) member.rate_bytes_per_s = 5;
   EXPECT_EQ(answer_to(proposal), Answer::wrong_entry);
-  EXPECT_EQ(answer_to(proposal_of({0, 1}, 1, kMostAttemptJump + 1)), Answer::too_far_ahead);
+  EXPECT_EQ(answer_to(proposal_of(kAll, 1, kMostAttemptJump + 1)), Answer::too_far_ahead);
   Single node;
-  EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(1), proposal_of({0, 1}, 1, kMostAttemptJump)),
+  EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(1), proposal_of(kAll, 1, kMostAttemptJump)),
             RosterVerdict::accepted);
   static_cast<void>(node.answer_to(1));
-  EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(2), proposal_of({0, 2}, 2, 1)), RosterVerdict::refused);
+  EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(2), proposal_of(kAll, 2, 1)), RosterVerdict::refused);
   EXPECT_EQ(node.answer_to(2), Answer::promised_higher);
 }
 
 TEST(Roster, AnAcknowledgementBindsUntilItsLeaseEnds) {
   Single node;
   const RosterConfig& config = node.rostering.config();
-  node.rostering.handle_proposal(kNow, id_of(1), proposal_of({0, 1, 2}, 1));
+  node.rostering.handle_proposal(kNow, id_of(1), proposal_of(kAll, 1));
   static_cast<void>(node.said_to<RosterAnswer>(1));
-  EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(2), proposal_of({0, 1, 2}, 2, 2)), RosterVerdict::deferred);
+  EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(2), proposal_of(kAll, 2, 2)), RosterVerdict::deferred);
   EXPECT_EQ(node.answer_to(2), Answer::busy);
   node.rostering.handle_time(kNow + config.lease - milliseconds(1));
   EXPECT_TRUE(node.said_to<RosterAnswer>(2).empty());
   node.rostering.handle_time(kNow + config.lease);
   EXPECT_EQ(node.answer_to(2), Answer::acknowledged);
   // The commit of the first is blocked now, and told to the second; which takes it over, or not.
-  const Commit late{.proposal = proposal_of({0, 1, 2}, 1), .mask = 7};
+  const Commit late{.proposal = proposal_of(kAll, 1), .mask = 15};
   EXPECT_EQ(node.rostering.handle_commit(kNow + config.lease, id_of(1), late), RosterVerdict::blocked);
   EXPECT_EQ(node.said_to<Commit>(2), std::vector{late});
   EXPECT_EQ(node.rostering.handle_commit(kNow + config.lease, id_of(2), late), RosterVerdict::accepted);
@@ -184,9 +186,9 @@ TEST(Roster, AnAcknowledgementBindsUntilItsLeaseEnds) {
 TEST(Roster, AWithdrawnOrLostProposalLetsGo) {
   for (const bool is_lost : {false, true}) {
     Single node;
-    const Proposal proposal = proposal_of({0, 1, 2}, 1);
+    const Proposal proposal = proposal_of(kAll, 1);
     node.rostering.handle_proposal(kNow, id_of(1), proposal);
-    node.rostering.handle_proposal(kNow, id_of(2), proposal_of({0, 1, 2}, 2, 2));
+    node.rostering.handle_proposal(kNow, id_of(2), proposal_of(kAll, 2, 2));
     static_cast<void>(node.said_to<RosterAnswer>(2));
     if (is_lost) {
       node.rostering.handle_peer_left(kNow, id_of(1));
@@ -203,13 +205,13 @@ TEST(Roster, AWithdrawnOrLostProposalLetsGo) {
 
 TEST(Roster, CommitsThatNobodyAcknowledgedAreNotBelieved) {
   Single node;
-  const Proposal proposal = proposal_of({0, 1, 2}, 1);
-  EXPECT_EQ(node.rostering.handle_commit(kNow, id_of(1), {proposal, 7}), RosterVerdict::forged);
-  EXPECT_EQ(node.rostering.handle_commit(kNow, id_of(2), {proposal, 7}), RosterVerdict::not_acknowledged);
-  EXPECT_EQ(node.rostering.handle_commit(kNow, id_of(1), {proposal, 8}), RosterVerdict::bad_mask);
+  const Proposal proposal = proposal_of(kAll, 1);
+  EXPECT_EQ(node.rostering.handle_commit(kNow, id_of(1), {proposal, 15}), RosterVerdict::forged);
+  EXPECT_EQ(node.rostering.handle_commit(kNow, id_of(2), {proposal, 15}), RosterVerdict::not_acknowledged);
+  EXPECT_EQ(node.rostering.handle_commit(kNow, id_of(1), {proposal, 16}), RosterVerdict::bad_mask);
   EXPECT_EQ(node.rostering.handle_commit(kNow, id_of(1), {proposal, 0}), RosterVerdict::bad_mask);
   node.rostering.handle_proposal(kNow, id_of(1), proposal);
-  Commit other{.proposal = proposal, .mask = 7};
+  Commit other{.proposal = proposal, .mask = 15};
   other.proposal.timeout_ms += 1;
   EXPECT_EQ(node.rostering.handle_commit(kNow, id_of(1), other), RosterVerdict::forged);
   EXPECT_FALSE(node.rostering.decided());
@@ -219,17 +221,136 @@ TEST(Roster, AttemptsAreRationed) {
   Single node;
   std::uint32_t attempt = 0;
   for (int i = 0; i < 4; ++i) {
-    EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(1), proposal_of({0, 1}, 1, ++attempt)),
-              RosterVerdict::accepted);
+    EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(1), proposal_of(kAll, 1, ++attempt)), RosterVerdict::accepted);
   }
-  EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(1), proposal_of({0, 1}, 1, ++attempt)), RosterVerdict::flood);
+  EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(1), proposal_of(kAll, 1, ++attempt)), RosterVerdict::flood);
   const Duration refill = node.rostering.config().attempt_refill;
-  EXPECT_EQ(
-      node.rostering.handle_proposal(kNow + refill - milliseconds(1), id_of(1), proposal_of({0, 1}, 1, ++attempt)),
-      RosterVerdict::flood);
-  EXPECT_EQ(
-      node.rostering.handle_proposal(kNow + refill + milliseconds(1), id_of(1), proposal_of({0, 1}, 1, ++attempt)),
-      RosterVerdict::accepted);
+  EXPECT_EQ(node.rostering.handle_proposal(kNow + refill - milliseconds(1), id_of(1), proposal_of(kAll, 1, ++attempt)),
+            RosterVerdict::flood);
+  EXPECT_EQ(node.rostering.handle_proposal(kNow + refill + milliseconds(1), id_of(1), proposal_of(kAll, 1, ++attempt)),
+            RosterVerdict::accepted);
+}
+
+// Whoever leaves out a member that this node sees is refused for a while; whoever cannot see it gets its way after
+// that.
+TEST(Roster, WhoIsHereIsNotLeftOut) {
+  Single node;
+  const Duration patience = node.rostering.config().inclusion_patience;
+  const auto answer_to = [&](Duration after, const Proposal& proposal) {
+    node.rostering.handle_proposal(kNow + after, proposal.ballot.proposer, proposal);
+    const std::uint64_t from = proposal.ballot.proposer == id_of(1) ? 1 : 2;
+    return node.answer_to(from);
+  };
+  // Higher attempts, other proposers and other sets do not count against it.
+  EXPECT_EQ(answer_to(seconds(0), proposal_of({0, 1, 2}, 1, 1)), Answer::incomplete);
+  EXPECT_EQ(answer_to(milliseconds(1), proposal_of({0, 1, 2}, 1, 200)), Answer::incomplete);
+  EXPECT_EQ(answer_to(milliseconds(2), proposal_of({0, 2}, 2, 201)), Answer::incomplete);
+  EXPECT_EQ(answer_to(patience - milliseconds(1), proposal_of({0, 1, 2}, 1, 202)), Answer::incomplete);
+  EXPECT_EQ(answer_to(patience, proposal_of({0, 1, 2}, 1, 203)), Answer::acknowledged);
+  // Nobody insists on those that are at another epoch, were lost, or do not take part.
+  for (const int how : {0, 1, 2}) {
+    Single other;
+    RosterPeer third = peer_of(3, how == 0 ? 1 : 0, false);
+    third.takes_part = how != 1;
+    if (how == 2) {
+      other.rostering.handle_peer_left(kNow, id_of(3));
+    } else {
+      other.rostering.handle_peer(kNow, third);
+    }
+    other.rostering.handle_proposal(kNow, id_of(1), proposal_of({0, 1, 2}, 1));
+    EXPECT_EQ(other.answer_to(1), Answer::acknowledged) << how;
+  }
+}
+
+// A fast liar finds its victims' reports of the new epoch still on their way.
+TEST(Roster, WhoIsStillFinishingTheLastRoundIsNotLeftOut) {
+  for (const bool is_lost : {false, true}) {
+    Single node;
+    node.rostering.handle_proposal(kNow, id_of(1), proposal_of(kAll, 1));
+    node.rostering.handle_commit(kNow, id_of(1), {.proposal = proposal_of(kAll, 1), .mask = 15});
+    const std::vector<PeerId> lost = {id_of(3)};
+    node.rostering.handle_epoch(kNow, 1, is_lost ? std::span<const PeerId>(lost) : std::span<const PeerId>());
+    for (const std::uint64_t other : {1, 2}) node.rostering.handle_peer(kNow, peer_of(other, 1));
+    Proposal next = proposal_of({0, 1, 2}, 1);
+    next.round = 2;
+    next.epoch = 1;
+    static_cast<void>(node.said_to<RosterAnswer>(1));
+    const Duration grace = node.rostering.config().arrival_grace;
+    node.rostering.handle_proposal(kNow + grace - milliseconds(1), id_of(1), next);
+    EXPECT_EQ(node.answer_to(1), is_lost ? Answer::acknowledged : Answer::incomplete);
+    if (is_lost) continue;
+    next.ballot.attempt = 2;
+    node.rostering.handle_proposal(kNow + grace, id_of(1), next);
+    EXPECT_EQ(node.answer_to(1), Answer::acknowledged);
+  }
+}
+
+// Told that it leaves somebody out, a proposer lets the others go first, and asks those that it took for silent.
+TEST(Roster, WhoDoesNotSeeEverybodyLetsOthersGoFirst) {
+  Single node;
+  const RosterConfig config = node.rostering.config();
+  node.rostering.handle_due(kNow, true);
+  const TimePoint turn = node.rostering.next_deadline();
+  node.rostering.handle_time(turn);
+  const auto proposals = node.said_to<Proposal>(1);
+  ASSERT_EQ(proposals.size(), 1U);
+  RosterAnswer no{.round = 1, .ballot = proposals[0].ballot, .answer = Answer::incomplete};
+  EXPECT_EQ(node.rostering.handle_answer(turn, id_of(2), no), RosterVerdict::accepted);
+  EXPECT_EQ(node.answer_to(1), Answer::withdrawn);  // at once: it holds those that agreed
+  EXPECT_GE(node.rostering.next_deadline() - turn, 3 * config.propose_grace);
+  // One that always says so is gone without in the end.
+  for (int tries = 0; tries < 4 && !node.rostering.decided(); ++tries) {
+    const TimePoint again = node.rostering.next_deadline();
+    node.rostering.handle_time(again);
+    const auto next = node.said_to<Proposal>(1);
+    ASSERT_EQ(next.size(), 1U) << tries;
+    for (const std::uint64_t from : {1, 3, 2}) {
+      if (!node.rostering.is_proposing()) break;
+      no.ballot = next[0].ballot;
+      no.answer = from == 2 ? Answer::incomplete : Answer::acknowledged;
+      node.rostering.handle_answer(again, id_of(from), no);
+    }
+    static_cast<void>(node.said_to<RosterAnswer>(1));
+  }
+  ASSERT_TRUE(node.rostering.decided());
+  EXPECT_EQ(roster_of(*node.rostering.decided()).members.size(), 3U);
+}
+
+// More than a third of the others, and at least two: then nobody has it in a roster, and its own come to nothing.
+TEST(Roster, WhomManyHaveBannedIsInNoRoster) {
+  const auto with = [](std::uint64_t others, std::uint64_t accusers, bool self_too) {
+    Rostering node(config_of(0));
+    for (std::uint64_t other = 1; other <= others; ++other) {
+      RosterPeer peer = peer_of(other);
+      // Naming it often does not help.
+      if (other > 1 && other <= 1 + accusers) peer.banned = {id_of(1), id_of(1), id_of(1)};
+      node.handle_peer(kNow, peer);
+    }
+    if (self_too) node.handle_bans(std::vector<PeerId>{id_of(1)});
+    node.handle_due(kNow, true);
+    node.handle_time(kNow + seconds(100));
+    while (const auto message = node.poll_message()) {
+      if (const auto* const proposal = std::get_if<Proposal>(&message->content)) return proposal->members.size();
+    }
+    return std::size_t{0};
+  };
+  EXPECT_EQ(with(2, 1, false), 3U);  // one word against another
+  EXPECT_EQ(with(3, 1, false), 4U);
+  EXPECT_EQ(with(3, 2, false), 3U);
+  EXPECT_EQ(with(5, 1, true), 5U);
+  EXPECT_EQ(with(6, 2, false), 7U);
+  EXPECT_EQ(with(6, 3, false), 6U);
+
+  Single node;
+  for (const std::uint64_t accuser : {2, 3}) {
+    RosterPeer peer = peer_of(accuser, 0, accuser != 3);
+    peer.banned = {id_of(1)};
+    node.rostering.handle_peer(kNow, peer);
+  }
+  EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(1), proposal_of(kAll, 1)), RosterVerdict::refused);
+  EXPECT_EQ(node.answer_to(1), Answer::no_credit);
+  EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(2), proposal_of({0, 2, 3}, 2)), RosterVerdict::accepted);
+  EXPECT_EQ(node.answer_to(2), Answer::acknowledged);
 }
 
 // One member alone needs nobody's answer; who does not answer is left out after the grace, and not asked again until it
@@ -323,10 +444,12 @@ class World {
     std::uint64_t number = 0;  // of its id: a restarted host is another peer
     bool is_alive = false;
     bool is_frozen = false;
+    bool is_alone = false;                                 // ahead of those that left it out
     bool has_wavered = false;                              // was frozen: no longer alive in the sense of the guarantee
     int messages_to_live = -1;                             // dies before sending that many more; -1: does not
     std::vector<std::pair<std::uint32_t, Message>> inbox;  // while frozen
     std::map<std::uint64_t, Begun> begun;                  // by epoch
+    std::vector<PeerId> banned;
     std::uint64_t told_epoch = 0;
     TimePoint epoch_since{};
     TimePoint due_at = kNever;
@@ -362,11 +485,12 @@ class World {
   void connect(std::uint32_t one, std::uint32_t other) {
     Link& link = link_of(one, other);
     if (link.is_up || one == other || !hosts_[one].is_alive || !hosts_[other].is_alive) return;
+    if (has_banned(one, other) || has_banned(other, one)) return;
     link.is_up = true;
     link.up_since = now_;
     link.arrivals[0] = link.arrivals[1] = now_;
-    tell_epoch(one, other);
-    tell_epoch(other, one);
+    tell(one, other);
+    tell(other, one);
   }
 
   void disconnect(std::uint32_t one, std::uint32_t other) {
@@ -382,6 +506,21 @@ class World {
       touched_.insert(here);
     }
   }
+
+  void ban(std::uint32_t index, std::uint32_t other) {
+    if (has_banned(index, other)) return;
+    hosts_[index].banned.push_back(id_of(hosts_[other].number));
+    hosts_[index].rostering->handle_bans(hosts_[index].banned);
+    disconnect(index, other);
+    for (std::uint32_t each = 0; each < size(); ++each) {
+      if (each != index) tell(index, each);
+    }
+  }
+  [[nodiscard]] bool has_banned(std::uint32_t index, std::uint32_t other) const {
+    const auto& banned = hosts_[index].banned;
+    return std::find(banned.begin(), banned.end(), id_of(hosts_[other].number)) != banned.end();
+  }
+  [[nodiscard]] bool are_linked(std::uint32_t one, std::uint32_t other) { return link_of(one, other).is_up; }
 
   void crash(std::uint32_t index) {
     hosts_[index].is_alive = false;
@@ -418,6 +557,10 @@ class World {
     }
   }
 
+  [[nodiscard]] static bool names(const Roster& roster, const PeerId& id) {
+    return std::any_of(roster.members.begin(), roster.members.end(), [&](const auto& each) { return each.peer == id; });
+  }
+
   // Like state sync: everybody alive goes on from the same epoch, none is in a round.
   void gather(std::uint64_t epoch) {
     for (std::uint32_t index = 0; index < size(); ++index) {
@@ -435,6 +578,10 @@ class World {
   bool single_links = false;  // links come and go one by one: who is connected to one need not be to the next
   std::uint64_t rounds_begun = 0;
   std::set<std::uint32_t> liars;
+  bool go_on_alone = false;   // whom a round left out; and then wait for the others
+  bool liars_propose = true;  // by themselves, like everybody
+  // What liars are told.
+  std::function<void(std::uint32_t from, const RosterMessage&)> overhear;
 
  private:
   struct Link {
@@ -447,7 +594,8 @@ class World {
     TimePoint when{};
     std::uint64_t sequence = 0;
     std::uint32_t from = 0, to = 0, generation = 0;
-    std::optional<std::uint64_t> epoch;  // a report of it, else:
+    std::optional<std::uint64_t> epoch;  // a report of it and of bans, else:
+    std::vector<PeerId> banned;
     Message message;
     bool operator<(const Event& other) const { return std::tie(other.when, other.sequence) < std::tie(when, sequence); }
   };
@@ -470,8 +618,8 @@ class World {
     events_.push(std::move(event));
   }
 
-  void tell_epoch(std::uint32_t from, std::uint32_t to) {
-    push(from, to, Event{.epoch = hosts_[from].rostering->epoch()});
+  void tell(std::uint32_t from, std::uint32_t to) {
+    push(from, to, Event{.epoch = hosts_[from].rostering->epoch(), .banned = hosts_[from].banned});
   }
 
   void handle(const Event& event) {
@@ -479,7 +627,9 @@ class World {
     Host& to = hosts_[event.to];
     if (event.epoch) {
       const bool is_miner = event.from < options_.hosts - options_.clients;
-      to.rostering->handle_peer(now_, peer_of(hosts_[event.from].number, *event.epoch, is_miner));
+      RosterPeer peer = peer_of(hosts_[event.from].number, *event.epoch, is_miner);
+      peer.banned = event.banned;
+      to.rostering->handle_peer(now_, peer);
       touched_.insert(event.to);
       return;
     }
@@ -501,10 +651,11 @@ class World {
     } else {
       verdict = to.handle_commit(now_, sender, std::get<Commit>(message.content));
     }
+    if (overhear && liars.contains(index)) overhear(from, message);
     touched_.insert(index);
     if (!is_violation(verdict)) return;
     EXPECT_TRUE(liars.contains(from)) << to_string(verdict) << ", seed " << seed_;
-    disconnect(from, index);  // a ban
+    ban(index, from);
   }
 
   void wake(std::uint32_t index) {
@@ -516,9 +667,29 @@ class World {
       if (keeps_going) woken.due_at = now_ + delay(options_.due_spread);
       touched_.insert(index);
     }
+    std::uint32_t linked = 1, ahead = 0;
+    for (std::uint32_t other = 0; other < size(); ++other) {
+      if (other == index || !link_of(index, other).is_up) continue;
+      linked += 1;
+      ahead += hosts_[other].rostering->epoch() > woken.rostering->epoch() ? 1U : 0U;
+    }
+    const bool is_behind = !woken.rostering->decided() && 2 * ahead > linked;
+    if (go_on_alone && (woken.rostering->is_left_out() || is_behind)) {
+      woken.rostering->handle_epoch(now_, woken.rostering->epoch() + 1);
+      woken.due_at = kNever;
+      woken.is_alone = true;
+      touched_.insert(index);
+    }
+    const auto is_through = [&](const Host& each) {
+      return each.is_alive && each.rostering->epoch() >= woken.rostering->epoch();
+    };
+    if (woken.is_alone && 2 * std::count_if(hosts_.begin(), hosts_.end(), is_through) > static_cast<int>(size())) {
+      woken.is_alone = false;
+      woken.due_at = now_ + delay(options_.due_spread);
+    }
     if (now_ >= woken.due_at) {
       woken.due_at = kNever;
-      woken.rostering->handle_due(now_, true);
+      if (liars_propose || !liars.contains(index)) woken.rostering->handle_due(now_, true);
       touched_.insert(index);
     }
     if (now_ >= woken.rostering->next_deadline()) touched_.insert(index);
@@ -545,7 +716,7 @@ class World {
         each.told_epoch = each.rostering->epoch();
         each.epoch_since = now_;
         for (std::uint32_t other = 0; other < size(); ++other) {
-          if (other != index) tell_epoch(index, other);
+          if (other != index) tell(index, other);
         }
       }
       while (each.is_alive) {
@@ -583,10 +754,6 @@ class World {
     rounds_begun += 1;
     each.round_over = keeps_going ? now_ + milliseconds(300) + delay(milliseconds(300)) : kNever;
     check_agreement(index, begun);
-  }
-
-  [[nodiscard]] static bool names(const Roster& roster, const PeerId& id) {
-    return std::any_of(roster.members.begin(), roster.members.end(), [&](const auto& each) { return each.peer == id; });
   }
 
   // From before that round was first proposed until now, or until that peer died.
@@ -770,6 +937,161 @@ TEST(RosterWorld, LiarsDelayButDoNotStop) {
     std::uint32_t went_on = 0;
     for (std::uint32_t each = 1; each < hosts; ++each) went_on += world.host(each).rostering->epoch() > 2 ? 1U : 0U;
     EXPECT_GE(2 * went_on, hosts - 1) << "seed " << seed;  // it can split them, and one side then sits out
+  }
+}
+
+// A liar, number 0, that some have banned and others have not, and that wants rounds without those that have. It tells
+// the rest what suits it, and commits what they acknowledge. Or it goes by the book, and only names whom it still sees.
+class HalfBanned {
+ public:
+  HalfBanned(World& world, bool by_the_book) : world_(world) {
+    world_.liars = {kLiar};
+    world_.liars_propose = by_the_book;
+    world_.overhear = [this](std::uint32_t from, const RosterMessage& message) { hear(from, message); };
+  }
+
+  // Something that is no violation: it wants to stay.
+  void lie() {
+    const std::uint64_t epoch = world_.most_epoch();
+    if (epoch != std::exchange(epoch_, epoch)) attempts_ = 0;
+    Random& random = world_.random();
+    if (under_way_ && random.chance(0.2)) {
+      for (std::uint32_t to = 1; to < world_.size(); ++to) say(to, about(Answer::withdrawn, under_way_->ballot));
+      under_way_.reset();
+    }
+    if (random.chance(0.3)) {
+      constexpr Answer kExcuses[] = {Answer::busy, Answer::promised_higher, Answer::incomplete};
+      const auto to = static_cast<std::uint32_t>(1 + random.below(world_.size() - 1));
+      say(to, about(kExcuses[random.below(3)], {1, id_of(to)}));
+    }
+    if (attempts_ == 4 || !random.chance(0.5)) return;
+    attempts_ += 1;
+    // Everybody, so as to hold the others up; or those that it still sees, or some of them.
+    const std::uint64_t kind = random.below(3);
+    std::vector<std::uint64_t> numbers{kLiar};
+    for (std::uint32_t other = 1; other < world_.size(); ++other) {
+      const bool is_wanted = kind == 0 || (world_.are_linked(kLiar, other) && (kind == 1 || random.chance(0.7)));
+      if (is_wanted) numbers.push_back(other);
+    }
+    Proposal proposal = proposal_of(numbers, kLiar, highest_ += 1 + static_cast<std::uint32_t>(random.below(3)));
+    proposal.epoch = epoch;
+    proposal.round = epoch + 1;
+    for (RosterEntry& entry : proposal.members) entry.reduces = entry.reduces && !is_client(entry.peer);
+    said_yes_.clear();
+    wants_.clear();
+    under_way_ = proposal;
+    for (const std::uint64_t number : numbers) {
+      const auto other = static_cast<std::uint32_t>(number);
+      if (other == kLiar || !world_.are_linked(kLiar, other)) continue;
+      wants_.insert(other);
+      say(other, proposal);
+    }
+    commits_ = kind != 0;
+  }
+
+  static constexpr std::uint32_t kLiar = 0;
+
+ private:
+  bool is_client(const PeerId& id) {
+    for (std::uint32_t other = 0; other < world_.size(); ++other) {
+      if (id_of(world_.host(other).number) == id) return !world_.host(other).rostering->config().is_miner;
+    }
+    return false;
+  }
+  RosterAnswer about(Answer answer, Ballot ballot) {
+    return {
+        .round = epoch_ + 1, .ballot = ballot, .answer = answer, .promised = {highest_, id_of(kLiar)}, .epoch = epoch_};
+  }
+  template <typename Content>
+  void say(std::uint32_t to, const Content& content) {
+    world_.send(kLiar, to, std::make_shared<RosterMessage>(RosterMessage{{}, content}));
+  }
+
+  void hear(std::uint32_t from, const RosterMessage& message) {
+    const auto* const answer = std::get_if<RosterAnswer>(&message.content);
+    if (answer == nullptr || !under_way_ || answer->ballot != under_way_->ballot) return;
+    if (answer->answer != Answer::acknowledged || !commits_) return;
+    said_yes_.insert(from);
+    if (said_yes_ != wants_) return;
+    Commit commit{.proposal = *under_way_, .mask = 0};
+    for (MemberIndex member = 0; member < under_way_->members.size(); ++member) commit.mask |= coverage_of(member);
+    for (const std::uint32_t to : wants_) say(to, commit);
+    under_way_.reset();
+  }
+
+  World& world_;
+  std::uint64_t epoch_ = 0;
+  std::uint32_t attempts_ = 0, highest_ = 0;
+  std::optional<Proposal> under_way_;
+  std::set<std::uint32_t> wants_, said_yes_;
+  bool commits_ = false;
+};
+
+// No honest member is left out by a liar that others have banned, but for the one that bans it in the middle of its
+// proposal: to a proposer that is none of what it lost. It takes that round for its own, and is in the next one.
+TEST(RosterWorld, AHalfBannedLiarLeavesNobodyOut) {
+  for (std::uint64_t seed = 0; seed < 10'000; ++seed) {
+    const std::uint32_t hosts = 4 + static_cast<std::uint32_t>(Random::mix(seed) % 5);
+    World world(seed, {.hosts = hosts, .clients = seed % 3 == 0 ? 1U : 0U});
+    world.go_on_alone = true;
+    HalfBanned liar(world, seed % 4 == 0);
+    world.run_until(world.now() + milliseconds(400));
+    const std::uint32_t bans = 1 + static_cast<std::uint32_t>(world.random().below(hosts - 2));
+    std::vector<TimePoint> banned;  // by host 1, 2, ...
+    for (const TimePoint end = world.now() + seconds(20); world.now() < end;) {
+      if (banned.size() < bans && world.random().chance(0.1)) {
+        banned.push_back(world.now());
+        world.ban(static_cast<std::uint32_t>(banned.size()), HalfBanned::kLiar);
+      }
+      if (!world.liars_propose) liar.lie();
+      world.run_until(world.now() + milliseconds(world.random().below(400)));
+    }
+    for (std::uint32_t one = 1; one < hosts; ++one) {
+      EXPECT_GE(world.host(one).rostering->epoch(), 5U) << "host " << one << ", seed " << seed;
+      for (const auto& [epoch, begun] : world.host(one).begun) {
+        for (std::uint32_t other = 1; other < hosts; ++other) {
+          if (World::names(begun.roster, id_of(other))) continue;
+          const auto where = testing::Message() << "epoch " << epoch << " without host " << other << ", seed " << seed;
+          ASSERT_EQ(begun.proposer, id_of(HalfBanned::kLiar)) << where;
+          ASSERT_LE(other, banned.size()) << where;
+          EXPECT_LE(banned[other - 1], begun.when) << where;
+          EXPECT_LE(begun.when - banned[other - 1], config_of(0).ack_grace) << where;
+        }
+      }
+    }
+  }
+}
+
+// Honest members that see different peers, for good: each insists on those that it sees, while that can help. What they
+// agree on is checked as in all worlds.
+TEST(RosterWorld, ViewsThatDifferDoNotStopRounds) {
+  const RosterConfig config = config_of(0);
+  const Duration bound = config.inclusion_patience + begin_bound(config, 1);
+  for (std::uint64_t seed = 0; seed < 10'000; ++seed) {
+    const std::uint32_t hosts = 3 + static_cast<std::uint32_t>(Random::mix(seed) % 6);
+    const std::uint32_t clients = seed % 3 == 0 ? hosts / 3 : 0;
+    World world(seed, {.hosts = hosts, .clients = clients});
+    world.single_links = world.go_on_alone = true;
+    const double missing = 0.1 + 0.1 * static_cast<double>(seed % 5);
+    for (std::uint32_t one = 0; one < hosts; ++one) {
+      for (std::uint32_t other = 0; other < one; ++other) {
+        if (world.random().chance(missing)) world.disconnect(one, other);
+      }
+    }
+    // A client that hangs on a single miner cannot tell whether that has gone on without it for good reason.
+    std::set<std::uint32_t> waited_for;
+    for (std::uint32_t one = 0; one < hosts; ++one) {
+      std::uint32_t miners = 0;
+      for (std::uint32_t other = 0; other < hosts - clients; ++other) miners += world.are_linked(one, other) ? 1U : 0U;
+      if (one < hosts - clients || miners > 1) waited_for.insert(one);
+    }
+    const TimePoint end = world.now() + bound;
+    const auto everybody_went_on = [&] {
+      return std::all_of(waited_for.begin(), waited_for.end(),
+                         [&](std::uint32_t each) { return world.host(each).rostering->epoch() > 0; });
+    };
+    while (!everybody_went_on() && world.now() < end) world.run_until(world.now() + milliseconds(100));
+    EXPECT_TRUE(everybody_went_on()) << "seed " << seed;
   }
 }
 

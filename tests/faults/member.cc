@@ -279,6 +279,7 @@ void add_options(tools::CommandLine& command_line, Options& options) {
   tools::add_duration(app, "--round-timeout", options.node.round_timeout, "From a round's start to its deadline.");
   tools::add_duration(app, "--join-timeout", options.node.join_timeout, "How long to wait for the group.");
   tools::add_patience_options(app, options.patience);
+  tools::add_roster_options(app, options.node.roster);
 }
 
 Status take_part(Options& options) {

@@ -1,13 +1,16 @@
 // Whole groups of engines over the simulated network: real frames, rosters agreed on, rounds run, a proposer that dies,
-// a peer that starts late, a frozen one, and models that drift apart.
+// a peer that starts late, a frozen one, one that some have banned, one that was left out, and models that drift apart.
 #include "engine/node/group.hpp"
 
 #include <gtest/gtest.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <functional>
 #include <memory>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -31,7 +34,8 @@ PeerId id_of(std::uint32_t number) {
 // A node without its thread, and a trainer that works `samples` into every epoch.
 class Host final : public EngineEvents {
  public:
-  Host(transport::SimNetwork& network, std::uint32_t number, std::uint32_t hosts) : io_(network.make_host(number)) {
+  Host(transport::SimNetwork& network, std::uint32_t number, std::uint32_t hosts, bool goes_on_alone)
+      : io_(network.make_host(number)) {
     MeshConfig mesh;
     mesh.self = id_of(number);
     mesh.run_id = "group-test";
@@ -45,10 +49,11 @@ class Host final : public EngineEvents {
     rounds.self = mesh.self;
     engine_ = std::make_unique<Engine>(*io_, mesh, rounds, static_cast<EngineEvents&>(*this));
     EXPECT_TRUE(engine_->start().ok());
-    group_ = std::make_unique<Group>(
-        *engine_,
-        GroupConfig{
-            .self = mesh.self, .elements = gradient_.size(), .target_batch = kBatch, .round_timeout = seconds(10)});
+    group_ = std::make_unique<Group>(*engine_, GroupConfig{.self = mesh.self,
+                                                           .elements = gradient_.size(),
+                                                           .target_batch = kBatch,
+                                                           .round_timeout = seconds(10),
+                                                           .goes_on_alone = goes_on_alone});
   }
   ~Host() = default;
   Host(const Host&) = delete;
@@ -70,6 +75,15 @@ class Host final : public EngineEvents {
     group_->act(io_->now());
   }
   void on_refused(const transport::Address&, const std::string&) override {}
+  std::optional<transport::Refusal> objection_to_peer(const PeerId& peer) override {
+    if (std::find(banned_.begin(), banned_.end(), peer) == banned_.end()) return std::nullopt;
+    return transport::Refusal{transport::RefusalReason::banned, "by the test"};
+  }
+  void ban(std::uint32_t number) {
+    banned_.push_back(id_of(number));
+    group_->handle_bans(banned_);
+    if (Peer* const peer = engine_->mesh().find(id_of(number))) engine_->mesh().drop(*peer, "banned");
+  }
 
   void turn() {
     io_->run_once(io_->now());
@@ -99,6 +113,7 @@ class Host final : public EngineEvents {
   std::vector<std::string> violations;
 
  private:
+  std::vector<PeerId> banned_;
   std::vector<float> gradient_ = std::vector<float>(100'000, 1.0F);
   std::unique_ptr<transport::Io> io_;
   std::unique_ptr<Engine> engine_;
@@ -122,7 +137,7 @@ class GroupTest : public ::testing::Test {
     }
   }
   void start_one(std::uint32_t number) {
-    hosts_[number] = std::make_unique<Host>(network_, number, static_cast<std::uint32_t>(hosts_.size()));
+    hosts_[number] = std::make_unique<Host>(network_, number, static_cast<std::uint32_t>(hosts_.size()), go_on_alone_);
   }
   void kill(std::uint32_t number) {
     network_.kill_host(number, transport::SimDeath::reset);
@@ -168,6 +183,7 @@ class GroupTest : public ::testing::Test {
   std::vector<std::unique_ptr<Host>> hosts_;
   std::uint32_t frozen_ = kNobody;
   std::uint32_t waiting_ = kNobody;  // is in no round
+  bool go_on_alone_ = true;
 };
 
 TEST_F(GroupTest, EverybodyBeginsTheSameRounds) {
@@ -254,6 +270,98 @@ TEST_F(GroupTest, WhoDriftsApartIsToldAndSoAreTheOthers) {
     EXPECT_EQ(hosts_[number]->progress().out_of_sync, 1U);
     EXPECT_FALSE(hosts_[number]->group().state_wanted());
   }
+}
+
+bool names(const RoundSpec& spec, std::uint32_t number) {
+  return std::any_of(spec.members.begin(), spec.members.end(),
+                     [&](const auto& member) { return member.peer == id_of(number); });
+}
+
+// Whom one has banned and the others have not, stays in rosters, and its turns to propose cost nobody their place. Whom
+// many have banned is in none of theirs.
+TEST_F(GroupTest, ABanLeavesNoOtherMemberOut) {
+  for (const std::uint32_t bans : {1U, 2U}) {
+    SCOPED_TRACE(bans);
+    start(5, kBatch / 4);
+    ASSERT_TRUE(run_rounds(2));
+    for (std::uint32_t number = 1; number <= bans; ++number) hosts_[number]->ban(0);
+    waiting_ = 0;
+    const std::size_t before = hosts_[4]->reports.size();
+    const TimePoint begin = network_.now();
+    ASSERT_TRUE(run_rounds(before + 20));
+    // A second where the accuser or the accused is first in the order.
+    EXPECT_LT(network_.now() - begin, bans == 1 ? seconds(40) : seconds(10));
+    for (std::uint32_t number = 1; number < 5; ++number) {
+      for (std::size_t round = before + 1; round < before + 20; ++round) {
+        const RoundSpec& spec = hosts_[number]->specs[round];
+        for (std::uint32_t other = 1; other < 5; ++other) EXPECT_TRUE(names(spec, other)) << number << " " << other;
+        EXPECT_EQ(names(spec, 0), bans == 1) << "round " << spec.round;
+        EXPECT_EQ(spec.group, hosts_[4]->specs[round].group);
+      }
+      EXPECT_TRUE(hosts_[number]->violations.empty());
+    }
+    for (std::uint32_t number = 0; number < 5; ++number) kill(number);
+    hosts_.clear();
+    waiting_ = kNobody;
+  }
+}
+
+// A round began without host 3, which was away for a moment. It is not stuck: that round is its own, and the next one
+// has it again. It says so, and its model is known to differ.
+TEST_F(GroupTest, WhoWasLeftOutOfARoundIsInTheNextOne) {
+  for (const bool goes_on : {true, false}) {
+    SCOPED_TRACE(goes_on);
+    go_on_alone_ = goes_on;
+    start(4, kBatch / 4);
+    ASSERT_TRUE(run_rounds(2));
+    for (const auto& host : hosts_) host->samples = 0;
+    EXPECT_FALSE(run_until([] { return false; }, seconds(2)));
+    const std::size_t before = hosts_[3]->reports.size();
+    ASSERT_EQ(before, hosts_[0]->reports.size());
+    frozen_ = 3;
+    for (const auto& host : hosts_) host->samples = kBatch / 4;
+    for (std::uint32_t number = 0; number < 3; ++number) hosts_[number]->group().add_samples(kBatch / 2);
+    ASSERT_TRUE(run_until([&] { return hosts_[0]->group().open_round().has_value(); }));
+    frozen_ = kNobody;
+    if (!goes_on) {
+      ASSERT_TRUE(run_until([&] { return hosts_[3]->group().is_out_of_step(); }));
+      EXPECT_EQ(hosts_[3]->group().state_wanted()->why, StateWanted::Why::left_out);
+    } else {
+      ASSERT_TRUE(run_rounds(before + 4));
+      ASSERT_EQ(hosts_[3]->specs[before].members.size(), 1U);
+      EXPECT_EQ(hosts_[3]->reports[before].epoch, hosts_[0]->reports[before].epoch);
+      EXPECT_EQ(hosts_[0]->specs[before].members.size(), 3U);
+      for (std::size_t round = before + 1; round < before + 4; ++round) {
+        EXPECT_EQ(hosts_[3]->specs[round].group, hosts_[0]->specs[round].group);
+        EXPECT_EQ(hosts_[3]->specs[round].members.size(), 4U);
+      }
+      EXPECT_FALSE(hosts_[3]->group().is_out_of_step());
+    }
+    for (std::uint32_t number = 0; number < 4; ++number) kill(number);
+    hosts_.clear();
+  }
+}
+
+// Whatever a peer says again and again, the log stays readable.
+TEST_F(GroupTest, NonsenseAboutProgressDoesNotFloodTheLog) {
+  start(2, 0);
+  std::ostringstream log;
+  const auto sink = std::make_shared<spdlog::sinks::ostream_sink_mt>(log);
+  const auto before = spdlog::default_logger();
+  spdlog::set_default_logger(std::make_shared<spdlog::logger>("test", sink));
+  Peer* const peer = hosts_[0]->engine().mesh().find(id_of(1));
+  ASSERT_NE(peer, nullptr);
+  for (int times = 0; times < 1000; ++times) {
+    hosts_[0]->engine().mesh().send_control(*peer, transport::Progress{.samples = 2, .total_samples = 1});
+  }
+  run_until([] { return false; }, seconds(30));
+  spdlog::set_default_logger(before);
+  const std::string text = log.str();
+  std::size_t lines = 0;
+  for (std::size_t at = text.find("disregarded"); at != std::string::npos; at = text.find("disregarded", at + 1))
+    ++lines;
+  EXPECT_EQ(lines, LogLimitConfig().lines + 1) << text;
+  EXPECT_NE(text.find("995 more progress reports disregarded"), std::string::npos) << text;
 }
 
 // What no correct peer says comes back as evidence.

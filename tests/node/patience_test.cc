@@ -85,6 +85,48 @@ TEST(RoundPatience, EveryBoundHasTwoSides) {
   }
 }
 
+struct RosterCase {
+  std::string names;
+  std::function<void(RosterPatience&)> inside, outside;
+};
+
+TEST(RosterPatience, EveryBoundHasTwoSides) {
+  EXPECT_TRUE(check(RosterPatience()).ok());
+  const std::vector<RosterCase> cases = {
+      {"arrival-grace", [](auto& p) { p.agreement.arrival_grace = milliseconds(1); },
+       [](auto& p) { p.agreement.arrival_grace = seconds(0); }},
+      {"propose-grace", [](auto& p) { p.agreement.propose_grace = hours(24); },
+       [](auto& p) { p.agreement.propose_grace = hours(24) + milliseconds(1); }},
+      {"ack-grace", [](auto& p) { p.agreement.ack_grace = milliseconds(1); },
+       [](auto& p) { p.agreement.ack_grace = seconds(-1); }},
+      {"lease: '1999ms'", [](auto& p) { p.agreement.lease = seconds(2); },
+       [](auto& p) { p.agreement.lease = milliseconds(1999); }},
+      {"settle-grace", [](auto& p) { p.agreement.settle_grace = milliseconds(1); },
+       [](auto& p) { p.agreement.settle_grace = seconds(0); }},
+      {"inclusion-patience", [](auto& p) { p.agreement.inclusion_patience = milliseconds(1); },
+       [](auto& p) { p.agreement.inclusion_patience = seconds(0); }},
+      {"attempts-at-once", [](auto& p) { p.agreement.attempts_at_once = 1; },
+       [](auto& p) { p.agreement.attempts_at_once = 0.9; }},
+      {"attempts-at-once", [](auto& p) { p.agreement.attempts_at_once = 1e6; },
+       [](auto& p) { p.agreement.attempts_at_once = std::numeric_limits<double>::quiet_NaN(); }},
+      {"attempt-refill", [](auto& p) { p.agreement.attempt_refill = milliseconds(1); },
+       [](auto& p) { p.agreement.attempt_refill = seconds(0); }},
+      {"report-interval", [](auto& p) { p.report_interval = seconds(5); },
+       [](auto& p) { p.report_interval = seconds(0); }},
+      {"silent-after", [](auto& p) { p.silent_after = seconds(2); },
+       [](auto& p) { p.silent_after = milliseconds(1999); }},
+  };
+  for (const RosterCase& each : cases) {
+    RosterPatience good, bad;
+    each.inside(good);
+    each.outside(bad);
+    EXPECT_TRUE(check(good).ok()) << each.names << ": " << check(good).error().message;
+    ASSERT_FALSE(check(bad).ok()) << each.names;
+    EXPECT_THAT(check(bad).error().message, StartsWith(each.names));
+    EXPECT_EQ(check(bad).error().kind, ErrorKind::usage);
+  }
+}
+
 // What a round with little room makes of good constants is good, too: the core takes no others.
 TEST(RoundPatience, ShortRoundsKeepTheBounds) {
   for (const Case& each : cases()) {

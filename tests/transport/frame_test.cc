@@ -322,7 +322,7 @@ TEST(Frame, FieldsOutOfRangeAreRefusedThoughTheChecksumIsRight) {
   EXPECT_EQ(fault(start), FrameFault::bad_table);
 
   Ack answer = ack();
-  answer.answer = static_cast<RosterAnswer>(9);
+  answer.answer = static_cast<RosterAnswer>(10);
   EXPECT_EQ(fault(answer), FrameFault::bad_table);
   EXPECT_EQ(fault(Commit{.proposal = propose(kMaximumMembers + 1), .mask = 1}), FrameFault::bad_table);
 

@@ -7,6 +7,8 @@ namespace {
 
 constexpr const char* kPrefix = "--patience-";
 constexpr const char* kGroup = "Patience";
+constexpr const char* kRosterPrefix = "--roster-";
+constexpr const char* kRosterGroup = "Roster";
 constexpr double kLargestFactor = 1e6;
 
 }  // namespace
@@ -60,6 +62,37 @@ void add_patience_options(CLI::App& app, PatienceSettings& settings) {
          "Part of --round-timeout after which reducers finish with the contributions that they have.");
   number("settle-by-fraction", patience.settle_by_fraction, 1,
          "The same for successors, with the parts that they took over.");
+}
+
+void add_roster_options(CLI::App& app, node::RosterPatience& patience) {
+  core::RosterConfig& agreement = patience.agreement;
+  const auto duration = [&](const char* name, Duration& target, const char* description) {
+    add_duration(app, std::string(kRosterPrefix) + name, target, description)->group(kRosterGroup);
+  };
+  duration("arrival-grace", agreement.arrival_grace,
+           "How long after its own round a proposer waits for the others of that round to be done.");
+  duration("propose-grace", agreement.propose_grace,
+           "How long each miner is left to propose a roster before the next one in the order does.");
+  duration("ack-grace", agreement.ack_grace,
+           "How long answers to a proposal are waited for. At least four times what a message may take.");
+  duration("lease", agreement.lease,
+           "How long an answer binds this node to a proposer that says no more. At least twice ack-grace.");
+  duration("settle-grace", agreement.settle_grace,
+           "The same when the proposer's connection is lost: its last word may come through others.");
+  duration("inclusion-patience", agreement.inclusion_patience,
+           "How long proposals without a member that this node sees are refused. Alike on all nodes.");
+  add_number(app, std::string(kRosterPrefix) + "attempts-at-once", agreement.attempts_at_once, 1, kLargestFactor,
+             "Proposals that one miner may make for one round without a pause. Alike on all nodes.")
+      ->group(kRosterGroup);
+  duration("attempt-refill", agreement.attempt_refill, "How long until it may make one more. Alike on all nodes.");
+  duration("report-interval", patience.report_interval, "Everybody says where it is at least this often.");
+  duration("silent-after", patience.silent_after,
+           "A peer that said nothing for this long is not counted on. At least twice report-interval.");
+}
+
+Status validate(const node::RosterPatience& patience) {
+  if (auto checked = node::check(patience); !checked) return usage_error(kRosterPrefix + checked.error().message);
+  return Done{};
 }
 
 Status validate(const PatienceSettings& settings) {

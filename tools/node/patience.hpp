@@ -1,5 +1,5 @@
-// The patience of rounds as flags and keys, for every program that runs a node. Apart from papilio-node's settings, so
-// that the stand-ins of tests can be given the same flags.
+// The patience of rounds, and of the agreement before them, as flags and keys, for every program that runs a node.
+// Apart from papilio-node's settings, so that the stand-ins of tests can be given the same flags.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,11 @@ struct PatienceSettings {
 // defaults.
 void add_patience_options(CLI::App& app, PatienceSettings& settings);
 
+// --roster-lease and its like, or the keys of a [roster] table.
+void add_roster_options(CLI::App& app, node::RosterPatience& patience);
+
 // Names flag, value and remedy.
 [[nodiscard]] Status validate(const PatienceSettings& settings);
+[[nodiscard]] Status validate(const node::RosterPatience& patience);
 
 }  // namespace papilio::tools

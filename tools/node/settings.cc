@@ -205,6 +205,7 @@ void add_node_options(CommandLine& command_line, NodeSettings& settings) {
   add_number(app, "--norm-limit", settings.norm_limit, 1, 1e6,
              "How many times the group's median norm is too much for --norm-policy.");
   add_patience_options(app, settings.patience);
+  add_roster_options(app, settings.roster);
 }
 
 Status validate(NodeSettings& settings) {
@@ -212,6 +213,7 @@ Status validate(NodeSettings& settings) {
   if (auto checked = validate_group(settings); !checked) return checked;
   if (auto checked = validate_network(settings); !checked) return checked;
   if (auto checked = validate(settings.patience); !checked) return checked;
+  if (auto checked = validate(settings.roster); !checked) return checked;
   if (settings.learning_rate <= 0) return usage_error("--learning-rate: '0' learns nothing; write it like 2e-3");
   return make_state_directory(settings.state_dir);
 }
@@ -256,6 +258,7 @@ NodeConfig node_config_of(const NodeSettings& settings, Fingerprint fingerprint,
   config.norm_policy = settings.norm_policy;
   config.norm_limit = settings.norm_limit;
   config.patience = settings.patience.patience();
+  config.roster = settings.roster;
   return config;
 }
 

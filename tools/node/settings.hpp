@@ -58,6 +58,7 @@ struct NodeSettings {
 
   // For whom rounds wait
   PatienceSettings patience;
+  node::RosterPatience roster;
 
   static constexpr std::uint64_t kNoSlot = UINT64_MAX;
 };
