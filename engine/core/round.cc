@@ -218,6 +218,7 @@ bool Round::handle_average(MemberIndex from, ChunkIndex index, MemberIndex reduc
 
 void Round::handle_done(MemberIndex from) {
   peers_[from].is_done = true;
+  if (in_trouble_) take_done_for_answers(from);
   update_over();
 }
 

@@ -354,6 +354,8 @@ class Round {
   [[nodiscard]] std::uint32_t believed_claim(MemberIndex part, std::uint32_t nearest) const;
   [[nodiscard]] bool is_outvoted(const Part& part, std::uint32_t distance) const;
   [[nodiscard]] bool may_be_done(MemberIndex member) const;
+  [[nodiscard]] Coverage about_to_come_back() const;
+  void take_done_for_answers(MemberIndex from);
   void decide(MemberIndex part);
   void ask_contributions(MemberIndex part, MemberIndex of);
   void ask_relays(TimePoint now);

@@ -62,7 +62,8 @@ bool Round::has_lost_most() const {
 
 // Its connection was lost so lately that it may be about to dial again.
 bool Round::may_come_back(MemberIndex member) const {
-  return !is_live(member) && peers_[member].lost_at != kNever && peers_[member].cut_off == CutOff::connection_lost;
+  return !is_live(member) && peers_[member].lost_at != kNever &&
+         (peers_[member].cut_off == CutOff::connection_lost || peers_[member].cut_off == CutOff::damaged_bytes);
 }
 
 bool Round::may_resume(MemberIndex member) const {
@@ -272,12 +273,35 @@ Verdict Round::handle_holdings(MemberIndex from, MemberIndex index, std::uint32_
   return Verdict::accept;
 }
 
+// Lost so lately that they may be dialling, and by this member rather than by most: what they hold counts, too.
+Coverage Round::about_to_come_back() const {
+  Coverage members_back = 0;
+  for (MemberIndex member = 0; member < members(); ++member) {
+    if (may_come_back(member) && !is_condemned(member)) members_back |= coverage_of(member);
+  }
+  return members_back;
+}
+
+// Who has everything need not say what it holds. It may not know this member as the successor at all: where a lost
+// reducer came back to the others, they have its averages from itself.
+void Round::take_done_for_answers(MemberIndex from) {
+  if (over_ || !is_live(from) || !may_be_done(from)) return;
+  for (MemberIndex index = 0; index < members(); ++index) {
+    Part& part = parts_[index];
+    if (!part.taken || (part.answered & coverage_of(from)) != 0) continue;
+    part.answered |= coverage_of(from);
+    part.held[from].assign(no_chunks(index).size(), ~std::uint64_t{0});
+    part.spent[from] = part.held[from];
+    decide(index);
+  }
+}
+
 // Once all have answered: what anybody holds is fetched from there, the rest is averaged anew.
 void Round::decide(MemberIndex index) {
   Part& part = parts_[index];
   const Coverage others = live_ & ~coverage_of(config_.self);
   const bool waits = part.answer_by != kNever && !mutated(Mutation::impatient_successor);
-  if (over_ || !part.taken || ((others & ~part.answered) != 0 && waits)) return;
+  if (over_ || !part.taken || (((others | about_to_come_back()) & ~part.answered) != 0 && waits)) return;
   const bool first = !std::exchange(part.decided, true);
   if (first) expect_bytes();  // only now they are asked for their contributions
   const ChunkIndex begin = plan_.first_chunk(index);

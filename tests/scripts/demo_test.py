@@ -19,7 +19,7 @@ STAND_IN = textwrap.dedent('''\
     #!{python}
     import argparse, json, os, signal, sys, threading, time
     parser = argparse.ArgumentParser()
-    for flag in ("listen", "slot", "group-size", "steps", "transport", "json", "data", "model"):
+    for flag in ("listen", "slot", "group-size", "steps", "transport", "codec", "json", "data", "model"):
         parser.add_argument("--" + flag)
     parser.add_argument("--peer", action="append", default=[])
     options = parser.parse_args()
