@@ -152,8 +152,41 @@ class Copies {
   std::vector<Copy> all_;
 };
 
+// While it lives, the calling thread speaks to that device, whichever it has to do with otherwise.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) {
+    cudaGetDevice(&before_);
+    if (before_ != device) cudaSetDevice(device);
+    changed_ = before_ != device;
+  }
+  ~OnDevice() {
+    if (changed_) cudaSetDevice(before_);
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int before_ = 0;
+  bool changed_ = false;
+};
+
+// Where memory is; for what no device knows, the device that the calling thread has to do with.
+int device_of(const void* memory) {
+  cudaPointerAttributes attributes{};
+  const bool is_known = cudaPointerGetAttributes(&attributes, memory) == cudaSuccess;
+  if (!is_known) forget_error();
+  if (is_known && (attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged)) {
+    return attributes.device;
+  }
+  int device = 0;
+  cudaGetDevice(&device);
+  return device;
+}
+
 // In a stage, everything begins where vectors can.
-constexpr std::size_t stage_bytes(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
+constexpr std::size_t kStageStep = 256;
+constexpr std::size_t stage_bytes(std::size_t bytes) { return (bytes + kStageStep - 1) / kStageStep * kStageStep; }
 
 // Two threads speak to the driver: one gives it batches, which may take as long as the driver likes, the other sleeps
 // until a batch is done. The owner's thread only ever takes the lock.
@@ -244,7 +277,9 @@ class CudaDevice final : public Device {
 };
 
 Status CudaDevice::start() {
-  int code = cudaGetDevice(&device_);
+  device_ = device_of(gradient_);
+  const OnDevice here(device_);
+  int code = cudaSuccess;
   const auto then = [&code](auto call) {
     if (code == cudaSuccess) code = call();
   };
@@ -268,7 +303,8 @@ Status CudaDevice::start() {
   }
   for (std::size_t i = 0; i < std::clamp<std::size_t>(config_.batches, 1, 64) && code == cudaSuccess; ++i) {
     Slot& slot = slots_.emplace_back();
-    if (auto error = make_room(slot, std::max(config_.batch_bytes, config_.largest_payload))) return *error;
+    const std::size_t payloads = std::max(config_.batch_bytes, config_.largest_payload);
+    if (auto error = make_room(slot, payloads + kMostTasks * kStageStep)) return *error;
     auto verdicts = Memory::allocate(Place::device, kMostTasks * sizeof(unsigned long long));
     if (!verdicts) return verdicts.error();
     slot.verdicts = std::move(*verdicts);
@@ -310,18 +346,15 @@ CudaDevice::~CudaDevice() {
 
 // Everything that reads or writes the gradient waits for what is in compute_.
 Status CudaDevice::follow(void* stream) {
+  const OnDevice here(device_);
   int code = cudaEventRecord(gradient_ready_, static_cast<cudaStream_t>(stream));
   if (code == cudaSuccess) code = cudaStreamWaitEvent(compute_, gradient_ready_);
   return status_of(code, "waiting for the gradient");
 }
 
 Result<std::span<std::byte>> CudaDevice::allocate_pinned(std::size_t bytes) {
-  // Whichever device the calling thread has to do with otherwise.
-  int before = device_;
-  cudaGetDevice(&before);
-  if (before != device_) cudaSetDevice(device_);
+  const OnDevice here(device_);
   auto memory = Memory::allocate(Place::pinned, bytes);
-  if (before != device_) cudaSetDevice(before);
   if (!memory) return memory.error();
   std::fill_n(memory->data(), bytes, std::byte{0});
   pinned_.push_back(std::move(*memory));
