@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <mutex>
@@ -118,6 +119,12 @@ std::string DeviceGradient::state() const {
 void DeviceGradient::submit(TimePoint now, const ChunkOrder& order) {
   PAPILIO_ASSERT_VALUES(order.begin <= host_.size() && order.count <= host_.size() - order.begin, order.begin,
                         order.count);
+  PAPILIO_ASSERT_VALUES(order.codec <= Codec::int8, order.codec, order.tag);
+  const bool encodes = order.kind == Kind::encode || order.kind == Kind::finalise;
+  const bool has_room = order.out.size() == encoded_bytes(order.codec, order.count);
+  PAPILIO_ASSERT_VALUES(!encodes || has_room || (order.codec == Codec::fp32 && order.out.empty()), order.out.size(),
+                        order.count);
+  PAPILIO_ASSERT(order.limit >= 0 && !std::signbit(order.limit));  // whose bits are compared
   if (!failure_) {
     // A payload of the wrong length must not reach a kernel.
     const bool reads = order.kind == Kind::accumulate || order.kind == Kind::write;
