@@ -185,7 +185,8 @@ TEST_F(RoundCheckTest, Promise3OneAverageAmongThoseWhoHearEachOther) {
 }
 
 TEST_F(RoundCheckTest, Promise4OnlyThoseWhoBeganAreCounted) {
-  for (MemberIndex member = 0; member + 1 < kMembers; ++member) check_.handle_begin(10 + member, inputs_[member], 1, {});
+  for (MemberIndex member = 0; member + 1 < kMembers; ++member)
+    check_.handle_begin(10 + member, inputs_[member], 1, {});
   EXPECT_TRUE(judged(0, good_end(0), "promise 4: lists host 14, which had not begun"));
 }
 
