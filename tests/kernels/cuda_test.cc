@@ -30,6 +30,8 @@ namespace {
 using bench::Bell;
 using bench::time_now;
 
+// Under a sanitizer, too, whatever is slow then.
+constexpr Duration kLong = std::chrono::seconds(20);
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kMost = std::numeric_limits<float>::max();
 
@@ -122,7 +124,7 @@ class Bench {
       host_memory_ = start;
       device = std::make_unique<HostDevice>(host_memory_, config, wake);
     }
-    auto made = DeviceGradient::make(std::move(device), start.size());
+    auto made = DeviceGradient::make(std::move(device), start.size(), kLong);
     EXPECT_TRUE(made.ok());
     gradient_ = std::move(*made);
     EXPECT_TRUE(gradient_->reserve(open, 4096).ok());
@@ -306,7 +308,8 @@ TEST_P(OnDevice, CanBeTakenBackAfterAnyOrder) {
         EXPECT_EQ(bench.finish().size(), 4U);
       }
     }
-    for (const ChunkOrder& order : bench.gradient().take_back().orders) carry_out(order, bench.gradient().host_copy());
+    for (const ChunkOrder& order : bench.gradient().take_back(kLong).orders)
+      carry_out(order, bench.gradient().host_copy());
     for (std::size_t i = stop; i < here.orders.size(); ++i) carry_out(here.orders[i], bench.gradient().host_copy());
     EXPECT_TRUE(same_bits(bench.gradient().host_copy().first(7182), std::span(wanted.start).first(7182))) << stop;
     for (std::size_t i = 0; i < here.slabs.size(); ++i) EXPECT_TRUE(same_bytes(here.slabs[i], wanted.slabs[i])) << stop;
@@ -363,7 +366,7 @@ TEST_P(OnDevice, BadPayloadsChangeNothing) {
       EXPECT_EQ(each.fault, faults[each.tag]) << to_string(codec) << ", payload " << each.tag;
     }
     EXPECT_TRUE(same_bits(bench.device_values(), start)) << to_string(codec);
-    EXPECT_TRUE(bench.gradient().take_back().orders.empty());
+    EXPECT_TRUE(bench.gradient().take_back(kLong).orders.empty());
     EXPECT_TRUE(same_bits(bench.gradient().host_copy(), start)) << to_string(codec);
   }
 }
@@ -400,7 +403,7 @@ void upload_over_sums(Bench& bench, bool take_back) {
   std::vector<ChunkCompletion> done;
   if (!take_back) done = bench.finish();
   if (take_back || gradient.failure()) {
-    EXPECT_TRUE(gradient.take_back().orders.empty());
+    EXPECT_TRUE(gradient.take_back(kLong).orders.empty());
     for (const ChunkCompletion& each : gradient.take_completions(time_now())) done.push_back(each);
   } else {
     EXPECT_TRUE(same_bits(bench.device_values(), wanted));
@@ -457,7 +460,7 @@ TEST_P(OnDevice, WhatIsWrittenCountsAndNoSumBeforeIt) {
       give(Kind::accumulate, true);
       for (const auto& [kind, is_good] : after) give(kind, is_good);
       if (!waits) static_cast<void>(bench.finish());
-      EXPECT_TRUE(gradient.take_back().orders.empty());
+      EXPECT_TRUE(gradient.take_back(kLong).orders.empty());
       EXPECT_TRUE(same_bits(gradient.host_copy(), wanted)) << "after a sum: " << static_cast<int>(after[0].first);
     }
   }
@@ -526,7 +529,7 @@ void fails_and_goes_on(HostDeviceConfig config, Codec codec, const std::string& 
   for (std::size_t i = 4; i < here.orders.size(); ++i) bench.gradient().submit(time_now(), here.orders[i]);
   note(bench.finish());
   EXPECT_TRUE(bench.gradient().failure().has_value()) << label;
-  const std::vector<ChunkOrder> rest = bench.gradient().take_back().orders;
+  const std::vector<ChunkOrder> rest = bench.gradient().take_back(kLong).orders;
   note(bench.gradient().take_completions(time_now()));
   for (const ChunkOrder& order : rest) {
     EXPECT_FALSE(done[order.tag]) << label;
