@@ -62,7 +62,7 @@ inline Status carry_through(kernels::DeviceGradient& gradient, Bell& bell, std::
     // Nobody rings for what has been taken already.
     if (done == total) return Done{};
     while (gradient.in_flight() < most_under_way && next < total) gradient.submit(time_now(), order_of(next++));
-    bell.wait_for_more_than(rung, gradient.deadline());
+    if (!gradient.failure()) bell.wait_for_more_than(rung, gradient.deadline());
   }
 }
 

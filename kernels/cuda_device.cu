@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/batch_ledger.h"
 #include "kernels/cuda.h"
 #include "kernels/cuda_launch.h"
 #include "kernels/order_queue.h"
@@ -151,8 +152,41 @@ class Copies {
   std::vector<Copy> all_;
 };
 
+// While it lives, the calling thread speaks to that device, whichever it has to do with otherwise.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) {
+    cudaGetDevice(&before_);
+    if (before_ != device) cudaSetDevice(device);
+    changed_ = before_ != device;
+  }
+  ~OnDevice() {
+    if (changed_) cudaSetDevice(before_);
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int before_ = 0;
+  bool changed_ = false;
+};
+
+// Where memory is; for what no device knows, the device that the calling thread has to do with.
+int device_of(const void* memory) {
+  cudaPointerAttributes attributes{};
+  const bool is_known = cudaPointerGetAttributes(&attributes, memory) == cudaSuccess;
+  if (!is_known) forget_error();
+  if (is_known && (attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged)) {
+    return attributes.device;
+  }
+  int device = 0;
+  cudaGetDevice(&device);
+  return device;
+}
+
 // In a stage, everything begins where vectors can.
-constexpr std::size_t stage_bytes(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
+constexpr std::size_t kStageStep = 256;
+constexpr std::size_t stage_bytes(std::size_t bytes) { return (bytes + kStageStep - 1) / kStageStep * kStageStep; }
 
 // Two threads speak to the driver: one gives it batches, which may take as long as the driver likes, the other sleeps
 // until a batch is done. The owner's thread only ever takes the lock.
@@ -172,6 +206,7 @@ class CudaDevice final : public Device {
   [[nodiscard]] std::optional<Error> failure() const override;
   bool drain(Duration limit) override;
   Status follow(void* stream) override;
+  void notice() override;
   void silence() override;
   [[nodiscard]] std::string state() const override;
 
@@ -185,8 +220,10 @@ class CudaDevice final : public Device {
     std::uint64_t number = 0;
     Memory stage;     // payloads, before they are reduced or after they were encoded
     Memory verdicts;  // one word per task, in device memory
-    Memory faults;    // likewise, where the host can read them
+    Memory faults;    // likewise, where the host can read them; behind them, the mark that all results are there
     cudaEvent_t copied = nullptr, computed = nullptr, done = nullptr;
+
+    [[nodiscard]] std::uint32_t* mark() const { return faults.as<std::uint32_t>() + kMostTasks; }
   };
   struct LastOut {
     std::uint64_t number = 0;
@@ -202,7 +239,7 @@ class CudaDevice final : public Device {
   int encode(Slot& slot, Copies& results);
   int wait_for_results_of(const Slot& slot);
   void wait_for_batches();
-  void publish(const Slot& slot);
+  void publish();  // under the lock
   void wake();
 
   float* const gradient_;
@@ -217,6 +254,7 @@ class CudaDevice final : public Device {
   cudaStream_t in_ = nullptr, compute_ = nullptr, out_ = nullptr;
   cudaEvent_t gradient_ready_ = nullptr;
   std::vector<Memory> outgrown_;  // stages that were too small: to free them would wait for the device
+  Memory one_;                    // in device memory: what marks are copied from
   std::uint64_t last_number_ = 0;
   LastOut last_out_[kLanes];  // the last batch that copies results of this lane to the host
 
@@ -226,9 +264,11 @@ class CudaDevice final : public Device {
   OrderQueue queue_;
   std::deque<Slot> slots_;
   std::vector<Slot*> free_;
-  std::deque<Slot*> under_way_;
+  BatchLedger under_way_;
+  std::deque<Slot*> slots_under_way_;
   std::uint64_t completed_ = 0;
-  std::optional<Error> failure_;
+  std::optional<Error> error_;    // nothing new is begun
+  std::optional<Error> failure_;  // and nothing is under way any more
   bool submitting_ = false;
   bool closed_ = false;
   bool ending_ = false;
@@ -237,7 +277,9 @@ class CudaDevice final : public Device {
 };
 
 Status CudaDevice::start() {
-  int code = cudaGetDevice(&device_);
+  device_ = device_of(gradient_);
+  const OnDevice here(device_);
+  int code = cudaSuccess;
   const auto then = [&code](auto call) {
     if (code == cudaSuccess) code = call();
   };
@@ -251,16 +293,22 @@ Status CudaDevice::start() {
   make_stream(&in_);
   make_stream(&compute_);
   make_stream(&out_);
+  auto one = Memory::allocate(Place::device, sizeof(std::uint32_t));
+  if (!one) return one.error();
+  one_ = std::move(*one);
+  then([&] { return cudaMemsetAsync(one_.data(), 1, one_.size(), compute_); });
+  then([&] { return cudaStreamSynchronize(compute_); });  // before out_ reads it
   if (code == cudaSuccess) {
     if (auto followed = follow(config_.after); !followed) return followed;
   }
   for (std::size_t i = 0; i < std::clamp<std::size_t>(config_.batches, 1, 64) && code == cudaSuccess; ++i) {
     Slot& slot = slots_.emplace_back();
-    if (auto error = make_room(slot, std::max(config_.batch_bytes, config_.largest_payload))) return *error;
+    const std::size_t payloads = std::max(config_.batch_bytes, config_.largest_payload);
+    if (auto error = make_room(slot, payloads + kMostTasks * kStageStep)) return *error;
     auto verdicts = Memory::allocate(Place::device, kMostTasks * sizeof(unsigned long long));
     if (!verdicts) return verdicts.error();
     slot.verdicts = std::move(*verdicts);
-    auto faults = Memory::allocate(Place::pinned, kMostTasks * sizeof(std::uint32_t));
+    auto faults = Memory::allocate(Place::pinned, (kMostTasks + 1) * sizeof(std::uint32_t));
     if (!faults) return faults.error();
     slot.faults = std::move(*faults);
     then([&] { return cudaMemsetAsync(slot.verdicts.data(), 0, slot.verdicts.size(), compute_); });
@@ -298,18 +346,15 @@ CudaDevice::~CudaDevice() {
 
 // Everything that reads or writes the gradient waits for what is in compute_.
 Status CudaDevice::follow(void* stream) {
+  const OnDevice here(device_);
   int code = cudaEventRecord(gradient_ready_, static_cast<cudaStream_t>(stream));
   if (code == cudaSuccess) code = cudaStreamWaitEvent(compute_, gradient_ready_);
   return status_of(code, "waiting for the gradient");
 }
 
 Result<std::span<std::byte>> CudaDevice::allocate_pinned(std::size_t bytes) {
-  // Whichever device the calling thread has to do with otherwise.
-  int before = device_;
-  cudaGetDevice(&before);
-  if (before != device_) cudaSetDevice(device_);
+  const OnDevice here(device_);
   auto memory = Memory::allocate(Place::pinned, bytes);
-  if (before != device_) cudaSetDevice(before);
   if (!memory) return memory.error();
   std::fill_n(memory->data(), bytes, std::byte{0});
   pinned_.push_back(std::move(*memory));
@@ -320,7 +365,7 @@ Status CudaDevice::submit(const Task& task) {
   bool call = false;
   {
     const std::lock_guard lock(mutex_);
-    if (failure_) return *failure_;
+    if (error_) return *error_;
     queue_.push(task);
     call = can_take();
   }
@@ -330,7 +375,7 @@ Status CudaDevice::submit(const Task& task) {
 
 // While the device has enough to do, orders are left to become a full batch.
 bool CudaDevice::can_take() const {
-  if (closed_ || failure_ || queue_.empty() || free_.empty()) return false;
+  if (closed_ || error_ || queue_.empty() || free_.empty()) return false;
   return under_way_.size() < 2 || queue_.has_a_full_batch();
 }
 
@@ -345,13 +390,15 @@ void CudaDevice::submit_batches() {
     slot.tasks = queue_.take();
     submitting_ = true;
     lock.unlock();
+    std::atomic_ref<std::uint32_t>(*slot.mark()).store(0, std::memory_order_release);
     const std::optional<Error> error = carry_out(slot);
     lock.lock();
     if (error) {
       give_up(lock, *error);
       return;
     }
-    under_way_.push_back(&slot);
+    under_way_.add({.tasks = slot.tasks, .mark = slot.mark(), .number = slot.number});
+    slots_under_way_.push_back(&slot);
     submitting_ = false;
     changed_.notify_all();
   }
@@ -359,12 +406,13 @@ void CudaDevice::submit_batches() {
 
 // Not before everything that the device was given has ended: nothing completes after a failure.
 void CudaDevice::give_up(std::unique_lock<std::mutex>& lock, const Error& error) {
+  if (!error_) error_ = error;
   lock.unlock();
   for (cudaStream_t stream : {in_, compute_, out_}) cudaStreamSynchronize(stream);
   forget_error();
   lock.lock();
   changed_.wait(lock, [&] { return under_way_.empty(); });
-  if (!failure_) failure_ = error;
+  failure_ = error_;
   submitting_ = false;
   changed_.notify_all();
   lock.unlock();
@@ -404,7 +452,11 @@ std::optional<Error> CudaDevice::carry_out(Slot& slot) {
     if (code == cudaSuccess) code = results.run(out_, copies_in_one_call_);
     for (const Task& task : slot.tasks) last_out_[task.lane] = {slot.number, slot.done};
   }
-  if (code == cudaSuccess) code = cudaEventRecord(slot.done, results.empty() ? compute_ : out_);
+  cudaStream_t const last = results.empty() ? compute_ : out_;
+  if (code == cudaSuccess) {
+    code = cudaMemcpyAsync(slot.mark(), one_.data(), sizeof(std::uint32_t), cudaMemcpyDeviceToHost, last);
+  }
+  if (code == cudaSuccess) code = cudaEventRecord(slot.done, last);
   if (code == cudaSuccess) return std::nullopt;
   forget_error();
   return error_of(code, "carrying out an order");
@@ -486,14 +538,18 @@ void CudaDevice::wake() {
   if (wake_) wake_();
 }
 
-void CudaDevice::publish(const Slot& slot) {
-  for (std::size_t i = 0; i < slot.tasks.size(); ++i) {
-    const Task& task = slot.tasks[i];
-    const bool reads = task.order.kind == Kind::accumulate || task.order.kind == Kind::write;
-    const NumberFault fault = reads ? fault_of(slot.faults.as<std::uint32_t>()[i]) : NumberFault::none;
-    std::atomic_ref<std::uint32_t>(*task.status)
-        .store(kTaskDone | static_cast<std::uint32_t>(fault), std::memory_order_release);
-  }
+void CudaDevice::publish() {
+  under_way_.publish([](const BatchLedger::Batch& batch, std::size_t i) {
+    const Kind kind = batch.tasks[i].order.kind;
+    const bool reads = kind == Kind::accumulate || kind == Kind::write;
+    // The faults lie before the mark, in the same memory.
+    return reads ? fault_of((batch.mark - kMostTasks)[i]) : NumberFault::none;
+  });
+}
+
+void CudaDevice::notice() {
+  const std::lock_guard lock(mutex_);
+  publish();
 }
 
 void CudaDevice::wait_for_batches() {
@@ -502,15 +558,18 @@ void CudaDevice::wait_for_batches() {
   while (true) {
     changed_.wait(lock, [&] { return ending_ || !under_way_.empty(); });
     if (under_way_.empty()) return;
-    Slot& slot = *under_way_.front();
+    Slot& slot = *slots_under_way_.front();
     lock.unlock();
     const int code = cudaEventSynchronize(slot.done);
     lock.lock();
-    if (code != cudaSuccess && !failure_) failure_ = error_of(code, "carrying out an order");
-    if (!failure_) publish(slot);
+    // An error says nothing about this batch: it may have been done long before. Its mark does.
+    if (code != cudaSuccess && !error_) error_ = error_of(code, "carrying out an order");
+    publish();
     completed_ = slot.number;
-    under_way_.pop_front();
+    under_way_.drop_first();
+    slots_under_way_.pop_front();
     free_.push_back(&slot);
+    if (error_ && under_way_.empty() && !submitting_) failure_ = error_;
     work_.notify_one();
     changed_.notify_all();
     lock.unlock();
@@ -534,10 +593,9 @@ bool CudaDevice::drain(Duration limit) {
 
 std::string CudaDevice::state() const {
   const std::lock_guard lock(mutex_);
-  std::size_t orders = 0;
-  for (const Slot* slot : under_way_) orders += slot->tasks.size();
-  return std::to_string(orders) + " orders in " + std::to_string(under_way_.size()) + " batches are with the driver, " +
-         (submitting_ ? "one more batch is being given to it, " : "") + std::to_string(queue_.size()) + " orders wait";
+  return std::to_string(under_way_.orders()) + " orders in " + std::to_string(under_way_.size()) +
+         " batches are with the driver, " + (submitting_ ? "one more batch is being given to it, " : "") +
+         std::to_string(queue_.size()) + " orders wait";
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <mutex>
@@ -62,7 +63,7 @@ DeviceGradient::DeviceGradient(std::unique_ptr<Device> device, Duration patience
     : device_(std::move(device)), patience_(patience) {}
 
 DeviceGradient::~DeviceGradient() {
-  if (device_ != nullptr && !device_->drain(patience_)) leave_alone(std::move(device_));
+  if (device_ != nullptr && !device_->drain(kStopLimit)) leave_alone(std::move(device_));
 }
 
 Result<std::unique_ptr<DeviceGradient>> DeviceGradient::make(std::unique_ptr<Device> device, std::size_t elements,
@@ -73,15 +74,22 @@ Result<std::unique_ptr<DeviceGradient>> DeviceGradient::make(std::unique_ptr<Dev
     if (!memory) return memory.error();
     gradient->host_ = floats_of(*memory);
   }
+  auto words = gradient->device_->allocate_pinned(kMostUnderWay * sizeof(std::uint32_t));
+  if (!words) return words.error();
+  auto* const first = reinterpret_cast<std::uint32_t*>(words->data());
+  for (std::size_t i = 0; i < kMostUnderWay; ++i) gradient->free_status_.push_back(first + i);
   return gradient;
 }
 
 Status DeviceGradient::reserve(std::size_t chunks, std::size_t elements) {
-  if (chunks == 0 || elements == 0) return Done{};
-  auto memory = device_->allocate_pinned(2 * chunks * elements * sizeof(float));
+  const auto fit = [&](const std::span<float>& place) { return place.size() >= elements; };
+  const auto there = static_cast<std::size_t>(std::count_if(free_places_.begin(), free_places_.end(), fit));
+  if (elements == 0 || there >= 2 * chunks) return Done{};
+  const std::size_t wanted = 2 * chunks - there;
+  auto memory = device_->allocate_pinned(wanted * elements * sizeof(float));
   if (!memory) return memory.error();
   const std::span<float> places = floats_of(*memory);
-  for (std::size_t i = 0; i < 2 * chunks; ++i) free_places_.push_back(places.subspan(i * elements, elements));
+  for (std::size_t i = 0; i < wanted; ++i) free_places_.push_back(places.subspan(i * elements, elements));
   return Done{};
 }
 
@@ -90,7 +98,9 @@ Status DeviceGradient::follow(void* stream) {
   return device_->follow(stream);
 }
 
-TimePoint DeviceGradient::deadline() const {
+TimePoint DeviceGradient::deadline() const { return completions_.empty() ? lost_at() : TimePoint{}; }
+
+TimePoint DeviceGradient::lost_at() const {
   return failure_ || in_flight_.empty() ? kNever : saturating_add(last_progress_, patience_);
 }
 
@@ -109,6 +119,12 @@ std::string DeviceGradient::state() const {
 void DeviceGradient::submit(TimePoint now, const ChunkOrder& order) {
   PAPILIO_ASSERT_VALUES(order.begin <= host_.size() && order.count <= host_.size() - order.begin, order.begin,
                         order.count);
+  PAPILIO_ASSERT_VALUES(order.codec <= Codec::int8, order.codec, order.tag);
+  const bool encodes = order.kind == Kind::encode || order.kind == Kind::finalise;
+  const bool has_room = order.out.size() == encoded_bytes(order.codec, order.count);
+  PAPILIO_ASSERT_VALUES(!encodes || has_room || (order.codec == Codec::fp32 && order.out.empty()), order.out.size(),
+                        order.count);
+  PAPILIO_ASSERT(order.limit >= 0 && !std::signbit(order.limit));  // whose bits are compared
   if (!failure_) {
     // A payload of the wrong length must not reach a kernel.
     const bool reads = order.kind == Kind::accumulate || order.kind == Kind::write;
@@ -131,9 +147,9 @@ void DeviceGradient::submit_waiting() {
 
 std::optional<Error> DeviceGradient::try_submit(const ChunkOrder& order) {
   Device::Task task{.order = order, .mirror = nullptr, .status = nullptr, .lane = 0};
-  const bool sums = is_sum(order.kind);
-  OpenChunk* open = nullptr;
-  if (sums) {
+  const auto found = open_.find(order.begin);
+  OpenChunk* open = found != open_.end() ? &found->second : nullptr;
+  if (is_sum(order.kind)) {
     auto opened = open_chunk(order);
     if (!opened) return opened.error();
     open = *opened;
@@ -145,7 +161,6 @@ std::optional<Error> DeviceGradient::try_submit(const ChunkOrder& order) {
       task.mirror = open->place[open->newest == open->place[0].data() ? 1 : 0].data();
     }
   } else if (order.kind == Kind::upload) {
-    replace(order.begin);
     task.order.kind = Kind::write;
     task.order.codec = Codec::fp32;
     task.order.in = std::as_bytes(host_.subspan(order.begin, order.count));
@@ -153,18 +168,19 @@ std::optional<Error> DeviceGradient::try_submit(const ChunkOrder& order) {
   } else if (order.kind != Kind::encode) {
     task.mirror = host_.data() + order.begin;
   }
-  auto status = take_status();
-  if (!status) return status.error();
-  task.status = *status;
+  task.status = take_status();
   task.lane = lane_of(order.begin);
   if (auto taken = device_->submit(task); !taken) return taken.error();
-  if (open != nullptr) {
-    open->newest = task.mirror;
+  const bool counts = open != nullptr && order.kind != Kind::encode;
+  if (counts) {
+    open->newest = is_sum(order.kind) ? task.mirror : host_.data() + order.begin;
     open->under_way += 1;
+    open->uploads += order.kind == Kind::upload ? 1 : 0;
   }
   auto& use = lanes_in_use_[order.begin];
   use = {task.lane, use.second + 1};
-  in_flight_.push_back({.order = order, .status = task.status, .lane = task.lane, .mirror = task.mirror});
+  in_flight_.push_back(
+      {.order = order, .status = task.status, .lane = task.lane, .mirror = task.mirror, .counts = counts});
   return std::nullopt;
 }
 
@@ -173,26 +189,32 @@ Result<DeviceGradient::OpenChunk*> DeviceGradient::open_chunk(const ChunkOrder& 
   OpenChunk chunk;
   chunk.count = order.count;
   for (std::span<float>& place : chunk.place) {
-    if (!free_places_.empty() && free_places_.back().size() >= order.count) {
-      place = free_places_.back();
-      free_places_.pop_back();
-      continue;
+    const auto taken = take_place(order.count);
+    if (!taken) {
+      if (!chunk.place[0].empty()) free_places_.push_back(chunk.place[0]);
+      return runtime_error("more chunks are open at once than memory was reserved for");
     }
-    auto memory = device_->allocate_pinned(order.count * sizeof(float));
-    if (!memory) return memory.error();
-    place = floats_of(*memory);
+    place = *taken;
   }
   return &open_.emplace(order.begin, chunk).first->second;
 }
 
-Result<std::uint32_t*> DeviceGradient::take_status() {
-  if (free_status_.empty()) {
-    constexpr std::size_t kAtATime = 1024;
-    auto memory = device_->allocate_pinned(kAtATime * sizeof(std::uint32_t));
-    if (!memory) return memory.error();
-    auto* const words = reinterpret_cast<std::uint32_t*>(memory->data());
-    for (std::size_t i = 0; i < kAtATime; ++i) free_status_.push_back(words + i);
+// The smallest that fits.
+std::optional<std::span<float>> DeviceGradient::take_place(std::size_t elements) {
+  auto best = free_places_.end();
+  for (auto each = free_places_.begin(); each != free_places_.end(); ++each) {
+    if (each->size() >= elements && (best == free_places_.end() || each->size() < best->size())) best = each;
   }
+  if (best == free_places_.end()) return std::nullopt;
+  const std::span<float> place = *best;
+  *best = free_places_.back();
+  free_places_.pop_back();
+  return place;
+}
+
+// There are as many as orders may be under way.
+std::uint32_t* DeviceGradient::take_status() {
+  PAPILIO_ASSERT(!free_status_.empty());
   std::uint32_t* const status = free_status_.back();
   free_status_.pop_back();
   std::atomic_ref<std::uint32_t>(*status).store(0, std::memory_order_release);
@@ -212,13 +234,21 @@ void DeviceGradient::complete(const Running& running, std::uint32_t status) {
   free_status_.push_back(running.status);
   const auto use = lanes_in_use_.find(order.begin);
   if (--use->second.second == 0) lanes_in_use_.erase(use);
+  if (!running.counts) return;
   const auto found = open_.find(order.begin);
-  if (order.kind == Kind::upload && found != open_.end() && found->second.under_way == 0) close(found);
-  if (!is_sum(order.kind)) return;
   OpenChunk& open = found->second;
-  open.whole = running.mirror;
   open.under_way -= 1;
-  const bool is_final = order.kind == Kind::finalise || (order.last && fault_of(status) == NumberFault::none);
+  const bool is_well = fault_of(status) == NumberFault::none;
+  bool is_final = order.kind == Kind::finalise || (order.last && is_well);
+  if (is_sum(order.kind)) {
+    open.whole = running.mirror;
+  } else {
+    // What was written counts and no sum before it. A payload that was refused changes nothing on the device, whose
+    // copy then is that sum.
+    open.whole = host_.data() + order.begin;
+    open.uploads -= order.kind == Kind::upload ? 1 : 0;
+    is_final = is_well;
+  }
   if (!is_final || open.under_way != 0) return;
   bring_home(open, host_.data() + order.begin);
   close(found);
@@ -230,11 +260,11 @@ void DeviceGradient::close(std::unordered_map<std::size_t, OpenChunk>::iterator 
 }
 
 void DeviceGradient::replace(std::size_t begin) {
-  if (const auto open = open_.find(begin); open != open_.end()) open->second.is_replaced = true;
+  if (const auto open = open_.find(begin); open != open_.end()) open->second.uploads += 1;
 }
 
 void DeviceGradient::bring_home(const OpenChunk& open, float* home) {
-  if (open.whole != nullptr && open.whole != home && !open.is_replaced)
+  if (open.whole != nullptr && open.whole != home && open.uploads == 0)
     std::memcpy(home, open.whole, open.count * sizeof(float));
 }
 
@@ -263,7 +293,7 @@ std::vector<ChunkCompletion> DeviceGradient::take_completions(TimePoint now) {
     collect();
     if (in_flight_.size() != before) last_progress_ = now;
     if (!failure_) failure_ = std::move(failure);
-    if (now >= deadline()) {
+    if (now >= lost_at()) {
       failure_ = runtime_error(device_->describe() + " has completed nothing for " + in_seconds(now - last_progress_) +
                                " (" + state() + ")");
     }
@@ -278,6 +308,7 @@ void DeviceGradient::flee() {
   std::vector<float> copy(host_.size());
   std::size_t before = 0;
   do {
+    device_->notice();
     collect();
     before = in_flight_.size();
     std::copy(host_.begin(), host_.end(), copy.begin());
@@ -287,6 +318,7 @@ void DeviceGradient::flee() {
 #if !defined(__SANITIZE_THREAD__)  // which knows of no fences, and refuses them
     std::atomic_thread_fence(std::memory_order_acquire);
 #endif
+    device_->notice();
     collect();
   } while (in_flight_.size() != before);
   refuge_ = std::move(copy);

@@ -87,7 +87,8 @@ class Device {
   virtual Result<std::span<std::byte>> allocate_pinned(std::size_t bytes) = 0;
   // An error: the task will not be carried out, and neither will any later one.
   virtual Status submit(const Task& task) = 0;
-  // What went wrong with tasks that were taken: from then on no status changes any more.
+  // What went wrong with tasks that were taken: from then on no status changes any more, and every task whose results
+  // may have been overwritten by a later one's has its status.
   [[nodiscard]] virtual std::optional<Error> failure() const = 0;
   // Returns when no task is under way any more, carried out or not; false if some still are after so long. Only where
   // it has returned true may the device be destroyed.
@@ -95,6 +96,9 @@ class Device {
   // Tasks that are submitted from now on come after the work that is in this stream of the device's (a cudaStream_t)
   // now. With nothing under way.
   virtual Status follow(void* stream) = 0;
+  // Sets the status of every task whose results are there, even if the driver has not said so yet. A result that was
+  // read before, and whose place belongs to another task only after one that has no status now, was read whole.
+  virtual void notice() {}
   // After this the owner is not woken any more.
   virtual void silence() = 0;
   // What it is waiting for, in words for a person: one line.
@@ -103,10 +107,12 @@ class Device {
 
 class DeviceGradient {
  public:
-  static constexpr Duration kPatience = std::chrono::seconds(10);
+  static constexpr Duration kPatience = std::chrono::seconds(1);
+  // For the device to stop, once it is given up: a round waits meanwhile.
+  static constexpr Duration kStopLimit = std::chrono::milliseconds(100);
   // `wake` was given to the device when it was made: it is called, from any thread, when there may be completions.
-  // `patience`: for the next completion while orders are under way, and for the device to stop. It includes what the
-  // orders wait for by themselves, such as the computation of the gradient.
+  // `patience`: for the next completion while orders are under way. It includes what the orders wait for by themselves,
+  // such as the computation of the gradient.
   static Result<std::unique_ptr<DeviceGradient>> make(std::unique_ptr<Device> device, std::size_t elements,
                                                       Duration patience = kPatience);
   ~DeviceGradient();
@@ -120,10 +126,9 @@ class DeviceGradient {
   [[nodiscard]] std::span<float> host_copy() const { return host_; }
   [[nodiscard]] const Device* device() const { return device_.get(); }  // none once it had to be left alone
 
-  // Memory for so many more chunks that are open at once, of so many elements each; without it, it is found when it is
-  // needed.
+  // Memory for so many chunks that are open at once, of so many elements each, as far as it is not there yet; with
+  // nothing under way. No memory is sought later: a chunk that finds none is a failure.
   Status reserve(std::size_t chunks, std::size_t elements);
-  [[nodiscard]] std::size_t reserved() const { return free_places_.size() / 2; }
   void set_patience(Duration patience) { patience_ = patience; }
   // As Device::follow().
   Status follow(void* stream);
@@ -132,7 +137,8 @@ class DeviceGradient {
   void submit(TimePoint now, const ChunkOrder& order);
   // In the order of submission for each chunk. Called when the owner was woken, and at deadline().
   [[nodiscard]] std::vector<ChunkCompletion> take_completions(TimePoint now);
-  // When the device counts as lost if it has completed nothing by then; kNever while it has nothing to do.
+  // When the device counts as lost if it has completed nothing by then; kNever while it has nothing to do. Long past
+  // where a completion waits to be taken, of which nobody rings.
   [[nodiscard]] TimePoint deadline() const;
   // Orders that are not completed.
   [[nodiscard]] std::size_t in_flight() const { return in_flight_.size() + waiting_.size(); }
@@ -150,7 +156,7 @@ class DeviceGradient {
   // orders that were not carried out, in the order in which they were given. Completions that were not taken yet come
   // with the next take_completions(), and so do the tags of orders that nobody has to carry out any more: uploads, and
   // what was under way when one was given. From here on the host copy, maybe at another address, is the gradient.
-  [[nodiscard]] TakenBack take_back() { return take_back(patience_); }
+  [[nodiscard]] TakenBack take_back() { return take_back(kStopLimit); }
   // `limit`: for the device to stop.
   [[nodiscard]] TakenBack take_back(Duration limit);
 
@@ -160,25 +166,28 @@ class DeviceGradient {
   struct OpenChunk {
     std::span<float> place[2];
     std::size_t count = 0;
-    std::size_t under_way = 0;
-    float* newest = nullptr;   // where the result of the order that was given last goes
-    float* whole = nullptr;    // that of the order that was completed last; none: the host copy is as it was
-    bool is_replaced = false;  // the owner has put something else into the host copy
+    std::size_t under_way = 0;  // orders that change the chunk
+    float* newest = nullptr;    // where the result of the order that was given last goes
+    float* whole = nullptr;     // that of the order that was completed last; none: the host copy is as it was
+    std::size_t uploads = 0;    // under way: the host copy is the owner's until then
   };
   struct Running {
     ChunkOrder order;
     std::uint32_t* status = nullptr;
     std::size_t lane = 0;
     float* mirror = nullptr;
+    bool counts = false;  // in its open chunk's under_way
   };
 
   DeviceGradient(std::unique_ptr<Device> device, Duration patience);
+  [[nodiscard]] TimePoint lost_at() const;
   [[nodiscard]] std::optional<Error> try_submit(const ChunkOrder& order);
   Result<OpenChunk*> open_chunk(const ChunkOrder& order);
+  std::optional<std::span<float>> take_place(std::size_t elements);
   static void bring_home(const OpenChunk& open, float* home);
   void replace(std::size_t begin);
   void close(std::unordered_map<std::size_t, OpenChunk>::iterator open);
-  Result<std::uint32_t*> take_status();
+  std::uint32_t* take_status();
   [[nodiscard]] std::size_t lane_of(std::size_t begin);
   void submit_waiting();
   void collect();

@@ -86,6 +86,19 @@ bool HostDevice::drain(Duration limit) {
   return changed_.wait_for(lock, limit, [&] { return is_idle(); });
 }
 
+void HostDevice::publish() {
+  std::size_t first = 0;
+  ledger_.publish([&](const BatchLedger::Batch& batch, std::size_t) {
+    while (&outcomes_[first].mark != batch.mark) first += 1;
+    return outcomes_[first].fault;
+  });
+}
+
+void HostDevice::notice() {
+  const std::lock_guard lock(mutex_);
+  publish();
+}
+
 void HostDevice::wait_until_idle() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return is_idle(); });
@@ -144,23 +157,29 @@ void HostDevice::run() {
     busy_ = true;
     if (carried_out_ > config_.stall_at && may_stall_) {
       stalled_ = true;
+      if (task.mirror != nullptr) std::fill_n(task.mirror, task.order.count / 2, -12345.0F);
       changed_.notify_all();
       changed_.wait(lock, [&] { return !may_stall_ || ending_; });
       stalled_ = false;
       if (ending_) return;
     }
     lock.unlock();
+    NumberFault fault = NumberFault::none;
     if (lost) {
       lose(task);
     } else {
       const std::span<float> values = memory_.subspan(task.order.begin, task.order.count);
-      const NumberFault fault = carry_out(task.order, values);
+      fault = carry_out(task.order, values);
       if (task.mirror != nullptr) std::memcpy(task.mirror, values.data(), values.size_bytes());
-      std::atomic_ref<std::uint32_t>(*task.status)
-          .store(kTaskDone | static_cast<std::uint32_t>(fault), std::memory_order_release);
     }
     lock.lock();
     busy_ = false;
+    Outcome& outcome = outcomes_.emplace_back(Outcome{.mark = lost ? 0U : 1U, .fault = fault});
+    ledger_.add({.tasks = {task}, .mark = &outcome.mark});
+    if (lost || ledger_.size() > config_.notices_late || is_idle()) {
+      publish();
+      for (; !ledger_.empty(); ledger_.drop_first()) outcomes_.pop_front();
+    }
     lost_ = lost_ || lost;
     changed_.notify_all();
     lock.unlock();

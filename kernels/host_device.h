@@ -4,12 +4,14 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
+#include "kernels/batch_ledger.h"
 #include "kernels/device.h"
 
 namespace papilio::kernels {
@@ -21,8 +23,11 @@ struct HostDeviceConfig {
   std::uint64_t refuse_from = kNever;
   // The device is lost in the middle of this task, with half of its result transferred and the rest spoilt.
   std::uint64_t lose_at = kNever;
-  // The device begins this task and says nothing more, until resume() if ever.
+  // The device begins this task, has written half of a result that is none, and says nothing more, until resume() if
+  // ever.
   std::uint64_t stall_at = kNever;
+  // So many tasks more are carried out before the owner hears of one, unless the device has nothing else to do.
+  std::size_t notices_late = 0;
   // As for refuse_from: bytes of pinned memory that there are.
   std::size_t pinned_bytes = ~std::size_t{0};
 };
@@ -40,6 +45,7 @@ class HostDevice final : public Device {
   [[nodiscard]] std::optional<Error> failure() const override;
   bool drain(Duration limit) override;
   Status follow(void*) override { return Done{}; }
+  void notice() override;
   void silence() override;
   [[nodiscard]] std::string state() const override;
 
@@ -53,6 +59,7 @@ class HostDevice final : public Device {
   [[nodiscard]] bool is_idle() const;  // under the lock
   void run();
   void lose(const Task& task);
+  void publish();  // under the lock
 
   std::span<float> memory_;
   const HostDeviceConfig config_;
@@ -65,6 +72,12 @@ class HostDevice final : public Device {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<std::deque<Task>> tasks_;  // by lane
+  struct Outcome {
+    std::uint32_t mark = 0;
+    NumberFault fault = NumberFault::none;
+  };
+  std::deque<Outcome> outcomes_;  // of the ledger's tasks, each a batch of its own
+  BatchLedger ledger_;
   std::uint64_t submitted_ = 0;
   std::uint64_t carried_out_ = 0;
   bool busy_ = false;

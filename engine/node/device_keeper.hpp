@@ -23,7 +23,9 @@ class DeviceKeeper {
   using Maker = std::function<Result<std::unique_ptr<kernels::Device>>(const DeviceSpan&, std::function<void()> wake)>;
   struct Patience {
     Duration load = std::chrono::seconds(60);  // includes what is left of the gradient's computation
-    Duration round = std::chrono::seconds(2);  // the device has nothing else to do then
+    // The device has nothing else to do then, and what waits for it here is not to look stalled to the others
+    // (LatenessConfig::stall_grace).
+    Duration round = std::chrono::seconds(1);
   };
   // `wake`: for who drives rounds.
   DeviceKeeper(Maker maker, std::function<void()> wake) : DeviceKeeper(std::move(maker), std::move(wake), Patience{}) {}

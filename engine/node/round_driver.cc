@@ -241,11 +241,11 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   chunk_checksums_.assign(round_->plan().chunk_count(), 0);
   begin_coding(plan_members);
   if (device_ != nullptr) {
-    // For every chunk that this member sums up; where memory is short, it is the orders that will say so.
+    // For every chunk that this member sums up, and as many again that others leave behind; where memory is short, it
+    // is the orders that will say so.
     const PartitionPlan& plan = round_->plan();
-    const std::size_t open = plan.chunks(self);
-    if (device_->reserved() < open)
-      static_cast<void>(device_->reserve(open - device_->reserved(), plan.chunk_elements()));
+    static_cast<void>(
+        device_->reserve(std::min<std::size_t>(plan.chunk_count(), 2 * plan.chunks(self)), plan.chunk_elements()));
   }
   if (norms_.is_on()) {
     const double squares = kernels::inspect(gradient).sum_of_squares;
@@ -1057,10 +1057,8 @@ void RoundDriver::act_on_ordered(const std::vector<kernels::ChunkCompletion>& co
 // The orders that it did not carry out are carried out here, so that afterwards all is as if the CPU had done
 // everything.
 void RoundDriver::give_up_device(const std::string& why) {
-  // It has had its time; what is left is to see whether it still writes to the memory here.
-  constexpr Duration kStopLimit = std::chrono::milliseconds(100);
   kernels::DeviceGradient& device = *std::exchange(device_, nullptr);
-  const kernels::DeviceGradient::TakenBack back = device.take_back(kStopLimit);
+  const kernels::DeviceGradient::TakenBack back = device.take_back();
   spdlog::warn("round {}: the GPU is given up ({}){}; the CPU carries out {} orders of its and goes on", spec_.round,
                why, back.stopped ? "" : ", and it does not stop", back.orders.size());
   gradient_ = device.host_copy();
