@@ -87,14 +87,14 @@ Status check(const RoundPatience& patience) {
     return wrong("resume-grace", patience.members.resume_grace,
                  "must be at least two ticks, or everybody is asked for everything at once");
   }
+  if (patience.members.linger_floor < lateness.stall_grace) {
+    return wrong("linger-floor", patience.members.linger_floor,
+                 "must be at least stall-grace, or a forgiven gap costs a slow receiver the round");
+  }
   if (patience.members.linger_floor < 3 * patience.members.resume_grace) {
     return wrong(
         "linger-floor", patience.members.linger_floor,
         "must be at least three times resume-grace, or who lacks an average has no time to ask another member");
-  }
-  if (patience.members.linger_floor < lateness.stall_grace) {
-    return wrong("linger-floor", patience.members.linger_floor,
-                 "must be at least stall-grace, or a forgiven gap costs a slow receiver the round");
   }
   if (!is_fraction(patience.reduce_by_fraction)) {
     return wrong("reduce-by-fraction", patience.reduce_by_fraction, "must be more than 0 and less than 1");
