@@ -4,7 +4,7 @@
 
 papilio_packages=(
   g++ meson ninja-build pkg-config python3
-  flatbuffers-compiler libflatbuffers-dev libuv1-dev liburing-dev libxxhash-dev libhwy-dev libzstd-dev libmimalloc-dev
+  flatbuffers-compiler libflatbuffers-dev libuv1-dev liburing-dev libssl-dev libxxhash-dev libhwy-dev libzstd-dev libmimalloc-dev
   libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libspdlog-dev libsqlite3-dev
   libtorch-dev libopenblas0-pthread
 )
