@@ -24,6 +24,7 @@
 #include "engine/base/result.hpp"
 #include "engine/base/time.hpp"
 #include "transport/address.hpp"
+#include "transport/identity.hpp"
 
 struct uv_loop_s;
 
@@ -117,6 +118,8 @@ class Stream {
   [[nodiscard]] virtual Address peer_address() const = 0;
   // Resizes SO_SNDBUF, from measured bandwidth times delay.
   virtual void set_send_buffer(std::size_t bytes) = 0;
+  // Whose key the other side has proved to hold; null on streams that are not encrypted, and before the handshake.
+  [[nodiscard]] virtual const PublicKey* peer_key() const { return nullptr; }
 
  protected:
   ~Stream() = default;
