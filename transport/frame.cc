@@ -182,6 +182,14 @@ const Table* verified_root(std::span<const std::byte> table) {
   return verifier.VerifyBuffer<Table>(nullptr) ? flatbuffers::GetRoot<Table>(data) : nullptr;
 }
 
+// The verifier sees to it that a vector's length is aligned; elements of eight bytes may still lie across. No encoder
+// writes such a vector.
+template <typename Element>
+bool is_aligned(const flatbuffers::Vector<Element>* vector) {
+  constexpr std::uintptr_t kAlignment = 8;
+  return vector == nullptr || reinterpret_cast<std::uintptr_t>(vector->Data()) % kAlignment == 0;
+}
+
 bool read(const wire::Hello& table, Header& header) {
   if (table.peer() == nullptr || table.fingerprint() == nullptr) return false;
   if (too_long(table.run_id()) || too_long(table.listen()) || too_long(table.software())) return false;
@@ -234,8 +242,10 @@ bool read(const wire::Progress& table, Header& header) {
 // Propose and Commit say the same about the roster.
 template <typename Table>
 bool read_proposal(const Table& table, Propose& proposal) {
-  if (table.members() == nullptr || table.members()->size() < 1 || table.members()->size() > kMaximumMembers)
+  if (table.members() == nullptr || table.members()->size() < 1 || table.members()->size() > kMaximumMembers ||
+      !is_aligned(table.members())) {
     return false;
+  }
   if (!std::has_single_bit(table.chunk_bytes()) || table.chunk_bytes() < kMinimumChunkBytes ||
       table.chunk_bytes() > kMaximumChunkBytes || table.timeout_ms() == 0 || table.proposer() == nullptr) {
     return false;
@@ -331,6 +341,7 @@ Bits bits_of(const flatbuffers::Vector<std::uint64_t>* words) {
 
 bool read(const wire::Holdings& table, Header& header) {
   if (table.part() >= kMaximumMembers || table.distance() < 1 || table.distance() >= kMaximumMembers) return false;
+  if (!is_aligned(table.held()) || !is_aligned(table.spent())) return false;
   header = Holdings{.round = table.round(),
                     .part = table.part(),
                     .distance = table.distance(),
@@ -340,7 +351,9 @@ bool read(const wire::Holdings& table, Header& header) {
 }
 
 bool read(const wire::Wanted& table, Header& header) {
-  if (table.part() >= kMaximumMembers) return false;
+  if (table.part() >= kMaximumMembers || !is_aligned(table.contributions()) || !is_aligned(table.averages())) {
+    return false;
+  }
   header = Wanted{.round = table.round(),
                   .part = table.part(),
                   .contributions = bits_of(table.contributions()),
