@@ -27,6 +27,7 @@
 #include "kernels/cuda.h"
 #include "kernels/ops.h"
 #include "transport/io.hpp"
+#include "transport/secure_io.hpp"
 
 namespace papilio {
 
@@ -606,6 +607,9 @@ Status check(const NodeConfig& config) {
   if (config.round_timeout < std::chrono::milliseconds(10) || config.round_timeout > std::chrono::hours(24)) {
     return usage_error("round-timeout: '" + format_duration(config.round_timeout) + "' is not a time from 10ms to 24h");
   }
+  if (config.security != "tls" && config.security != "none") {
+    return usage_error("security: '" + config.security + "' is neither tls nor none");
+  }
   if (auto format = node::parse_format_choice(config.codec); !format) return format.error();
   if (!core::norm_action_of(config.norm_policy)) {
     return usage_error("norm-policy: '" + config.norm_policy + "' is no policy: use off, clip or refuse");
@@ -648,16 +652,18 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   }
   auto kept = open_state(config.state_dir);
   if (!kept) return kept.error();
-  auto id = kept->directory ? Result<PeerId>(kept->directory->id()) : node::random_peer_id();
-  if (!id) return id.error();
-  mesh.self = *id;
+  auto identity =
+      kept->directory ? Result<transport::Identity>(kept->directory->identity()) : transport::Identity::generate();
+  if (!identity) return identity.error();
+  mesh.self = identity->id();
+  mesh.is_secure = config.security == "tls";
   node::RoundDriverConfig rounds;
-  rounds.self = *id;
+  rounds.self = mesh.self;
   rounds.patience = config.patience;
   rounds.format = *node::parse_format_choice(config.codec);
   rounds.device_pages = pages_for_gpu();
   rounds.norms = {.action = *core::norm_action_of(config.norm_policy), .limit = config.norm_limit};
-  const node::GroupConfig group{.self = *id,
+  const node::GroupConfig group{.self = mesh.self,
                                 .fingerprint = config.fingerprint,
                                 .role = mesh.role,
                                 .elements = config.elements,
@@ -672,6 +678,13 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   std::string note;
   auto io = transport::make_io(*backend, &note);
   if (!io) return io.error();
+  if (mesh.is_secure) {
+    io = transport::make_secure_io(std::move(*io), *identity);
+    if (!io) return io.error();
+    note += ", TLS 1.3";
+  } else {
+    note += ", not encrypted";
+  }
   auto node = std::make_unique<LoopNode>(std::move(config), std::move(*io), std::move(note), std::move(mesh), rounds,
                                          group, std::move(*kept));
   if (auto launched = node->launch(); !launched) return launched.error();

@@ -369,18 +369,15 @@ TEST_F(BanStoreTest, TwoThatMakeTheFileAtOnceBothUseIt) {
 
 using StateDirectoryTest = Directory;
 
-TEST_F(StateDirectoryTest, TheIdStaysAndIsForItsOwnersEyesOnly) {
+TEST_F(StateDirectoryTest, TheIdentityStays) {
   PeerId id;
   {
     auto directory = StateDirectory::open(path_);
     ASSERT_TRUE(directory.ok()) << directory.error().message;
-    id = directory->id();
+    id = directory->identity().id();
   }
   EXPECT_NE(id, PeerId{});
-  EXPECT_EQ(StateDirectory::open(path_)->id(), id);
-  EXPECT_EQ(read(path_ + "/peer-id"), to_hex(id, 64) + "\n");
-  EXPECT_EQ(std::filesystem::status(path_ + "/peer-id").permissions(), std::filesystem::perms(0600));
-  EXPECT_NE(random_peer_id().value(), id);
+  EXPECT_EQ(StateDirectory::open(path_)->identity().id(), id);
 }
 
 TEST_F(StateDirectoryTest, TwoNodesOnOneDirectoryAreRefused) {
@@ -408,18 +405,12 @@ TEST_F(StateDirectoryTest, ADeadProcessHoldsNoLock) {
 }
 
 TEST_F(StateDirectoryTest, WhatNoNodeWroteIsNamedAndKept) {
-  for (const std::string& content : {std::string(), std::string("short\n"), std::string(64, 'g') + "\n",
-                                     std::string(64, 'a'), std::string(65, 'a') + "\n"}) {
-    write("peer-id", content);
-    const auto directory = StateDirectory::open(path_);
-    ASSERT_FALSE(directory.ok()) << content;
-    EXPECT_NE(directory.error().message.find(path_ + "/peer-id"), std::string::npos);
-    EXPECT_NE(directory.error().message.find("remove it"), std::string::npos);
-    EXPECT_EQ(read(path_ + "/peer-id"), content);
-  }
-  write("peer-id.new", "half of a");  // a process was killed here
-  std::filesystem::remove(path_ + "/peer-id");
-  EXPECT_TRUE(StateDirectory::open(path_).ok());
+  write("identity.pem", "half of a");
+  std::filesystem::permissions(identity_path(path_), std::filesystem::perms(0600));
+  const auto directory = StateDirectory::open(path_);
+  ASSERT_FALSE(directory.ok());
+  EXPECT_NE(directory.error().message.find("state-dir: key file '" + path_ + "/identity.pem'"), std::string::npos);
+  EXPECT_EQ(read(identity_path(path_)), "half of a");
 }
 
 TEST_F(StateDirectoryTest, ADirectoryThatIsNoneIsNamed) {
