@@ -30,7 +30,6 @@ std::string text_of(double value) {
   return text;
 }
 
-// In the order of the ways that a limit can be too small for what it has to hold.
 Status check_block(const BlockLimits& limits, const std::string& prefix) {
   const struct {
     const char* name;
@@ -48,6 +47,10 @@ Status check_block(const BlockLimits& limits, const std::string& prefix) {
                  "is not a number above 0 and up to 1e6");
   }
   return Done{};
+}
+
+std::pair<std::size_t, Visit> key_of(const std::set<Visit>& handshakes) {
+  return {handshakes.size(), UINT64_MAX - *handshakes.begin()};
 }
 
 }  // namespace
@@ -128,18 +131,19 @@ DoorAnswer Door::handle_opened(TimePoint now, const AddressBlock& from) {
     verdict = verdict_on(from, block->second);
   }
   if (counted(verdict) != DoorVerdict::welcome) return {.verdict = verdict};
+  DoorAnswer answer;
+  if (handshakes_ >= config_.handshakes_in_total) answer.displaced = displace();
   if (block->second.connections == 0) idle_.erase(block->second.idle);
   block->second.connections += 1;
-  block->second.handshakes += 1;
-  handshakes_ += 1;
-  last_visit_ += 1;
-  visits_.emplace(last_visit_, Guest{.block = block, .peer = std::nullopt});
-  return {.verdict = DoorVerdict::welcome, .visit = last_visit_};
+  answer.visit = ++last_visit_;
+  visits_.emplace(answer.visit, Guest{.block = block, .peer = std::nullopt});
+  add_handshake(block, answer.visit);
+  return answer;
 }
 
 DoorVerdict Door::handle_bytes(Visit visit, std::uint64_t bytes) {
   Guest& guest = guest_of(visit);
-  if (guest.is_established) return DoorVerdict::welcome;
+  if (guest.stage != Stage::handshake) return DoorVerdict::welcome;
   guest.bytes = bytes > UINT64_MAX - guest.bytes ? UINT64_MAX : guest.bytes + bytes;
   if (guest.bytes <= config_.bytes_per_handshake) return DoorVerdict::welcome;
   return counted(DoorVerdict::too_many_bytes);
@@ -147,7 +151,7 @@ DoorVerdict Door::handle_bytes(Visit visit, std::uint64_t bytes) {
 
 DoorVerdict Door::handle_authenticated(Visit visit, const PeerId& peer) {
   Guest& guest = guest_of(visit);
-  PAPILIO_ASSERT(!guest.peer && !guest.is_established);
+  PAPILIO_ASSERT(!guest.peer && guest.stage == Stage::handshake);
   const auto known = connections_of_peers_.find(peer);
   if (known != connections_of_peers_.end() && known->second >= config_.connections_per_peer) {
     return counted(DoorVerdict::too_many_of_peer);
@@ -159,10 +163,10 @@ DoorVerdict Door::handle_authenticated(Visit visit, const PeerId& peer) {
 
 void Door::handle_established(Visit visit) {
   Guest& guest = guest_of(visit);
-  PAPILIO_ASSERT(!guest.is_established);
-  guest.is_established = true;
-  guest.block->second.handshakes -= 1;
-  handshakes_ -= 1;
+  PAPILIO_ASSERT(guest.stage == Stage::handshake);
+  guest.stage = Stage::established;
+  guest.block->second.established += 1;
+  remove_handshake(guest.block, visit);
 }
 
 void Door::handle_closed(Visit visit) {
@@ -170,10 +174,8 @@ void Door::handle_closed(Visit visit) {
   visits_.erase(visit);
   Block& block = guest.block->second;
   block.connections -= 1;
-  if (!guest.is_established) {
-    block.handshakes -= 1;
-    handshakes_ -= 1;
-  }
+  if (guest.stage == Stage::established) block.established -= 1;
+  if (guest.stage == Stage::handshake) remove_handshake(guest.block, visit);
   if (block.connections == 0) block.idle = idle_.insert(idle_.end(), guest.block->first);
   if (!guest.peer) return;
   const auto known = connections_of_peers_.find(*guest.peer);
@@ -199,8 +201,8 @@ std::string Door::explain(DoorVerdict verdict, const AddressBlock& from) const {
     case DoorVerdict::too_many_handshakes:
       return sentence("too many unfinished handshakes from one address", limits.handshakes, flag + "handshakes");
     case DoorVerdict::too_many_handshakes_in_total:
-      return sentence("too many unfinished handshakes in total, or one address has as many as are left",
-                      config_.handshakes_in_total, "--door-handshakes-in-total");
+      return sentence("too many unfinished handshakes in total", config_.handshakes_in_total,
+                      "--door-handshakes-in-total");
     case DoorVerdict::too_often:
       return "one address connects too often (" + flag + "attempts-per-second " + text_of(limits.attempts_per_s) +
              ", after " + std::to_string(limits.attempts_at_once) + " at once)";
@@ -222,13 +224,39 @@ const BlockLimits& Door::limits_of(const AddressBlock& from) const {
 DoorVerdict Door::verdict_on(const AddressBlock& from, const Block& block) const {
   const BlockLimits& limits = limits_of(from);
   if (block.connections >= limits.connections) return DoorVerdict::too_many_here;
-  const std::uint64_t earned =
-      std::uint64_t{config_.handshakes_per_connection} * (block.connections - block.handshakes);
-  if (block.handshakes >= limits.handshakes + earned) return DoorVerdict::too_many_handshakes;
-  // No more than is left: see the top of door.hpp.
+  const std::uint64_t earned = std::uint64_t{config_.handshakes_per_connection} * block.established;
+  if (block.handshakes.size() >= limits.handshakes + earned) return DoorVerdict::too_many_handshakes;
   if (block.connections >= config_.connections_in_total - visits_.size()) return DoorVerdict::too_many_in_total;
-  if (block.handshakes >= config_.handshakes_in_total - handshakes_) return DoorVerdict::too_many_handshakes_in_total;
+  if (handshakes_ >= config_.handshakes_in_total && block.handshakes.size() >= crowds_.rbegin()->first.first) {
+    return DoorVerdict::too_many_handshakes_in_total;
+  }
   return DoorVerdict::welcome;
+}
+
+// The largest crowd makes room, with the handshake that it began first.
+Visit Door::displace() {
+  const Blocks::iterator block = crowds_.rbegin()->second;
+  const Visit oldest = *block->second.handshakes.begin();
+  guest_of(oldest).stage = Stage::displaced;
+  remove_handshake(block, oldest);
+  counted(DoorVerdict::too_many_handshakes_in_total);
+  return oldest;
+}
+
+void Door::add_handshake(Blocks::iterator block, Visit visit) {
+  std::set<Visit>& handshakes = block->second.handshakes;
+  if (!handshakes.empty()) crowds_.erase(key_of(handshakes));
+  handshakes.insert(visit);
+  crowds_.emplace(key_of(handshakes), block);
+  handshakes_ += 1;
+}
+
+void Door::remove_handshake(Blocks::iterator block, Visit visit) {
+  std::set<Visit>& handshakes = block->second.handshakes;
+  crowds_.erase(key_of(handshakes));
+  handshakes.erase(visit);
+  if (!handshakes.empty()) crowds_.emplace(key_of(handshakes), block);
+  handshakes_ -= 1;
 }
 
 Door::Blocks::iterator Door::remember(TimePoint now, const AddressBlock& from) {

@@ -3,10 +3,13 @@
 // others. A pure state machine: the shell tells of every accepted connection and asks whether it may stay. It knows
 // nothing of who is welcome: that is for `Admission`, once somebody has proved a name.
 //
-// Room in total is shared by dynamic thresholds (Choudhury, Hahne, "Dynamic Queue Length Thresholds for Shared-Memory
-// Packet Switches", 1998): an address may hold no more than is still free. One crowd alone leaves at least half, n
-// crowds leave one part in n + 1, and who has nothing yet is let in as long as there is any room at all. Ours adds
-// fixed limits per address below that.
+// Where handshakes fill the room for all of them, the address with the most in progress makes room, with the one that
+// it began first (longest queue drop; Suter, Lakshman, Stiliadis, Choudhury, "Buffer Management Schemes for Supporting
+// TCP in Gigabit Routers with Per-Flow Queueing", 1999; ours are handshakes instead of packets, and the oldest goes,
+// because it is the least likely to come to anything). So who has nothing yet is let in, whatever the others do.
+// Connections that are established are not dropped for others; an address may have no more of them than are left in
+// total (dynamic thresholds; Choudhury, Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches",
+// 1998).
 #pragma once
 
 #include <array>
@@ -16,8 +19,10 @@
 #include <list>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "engine/base/ids.hpp"
 #include "engine/base/limits.hpp"
@@ -71,7 +76,7 @@ struct DoorConfig {
   std::uint32_t connections_per_peer = 2 * kMaximumFlows;
   // A descriptor each, and some 50 KiB of TLS and buffers.
   std::uint32_t connections_in_total = 8192;
-  // Of them not established yet. Twice what one address brings at most (1,008), since it may hold no more than is left.
+  // Of them not established yet. Twice what one group brings at most (1,008).
   std::uint32_t handshakes_in_total = 2048;
   // Of one connection, until it is established: some 3 KiB of TLS, a hello, and a few certificates.
   std::uint64_t bytes_per_handshake = std::uint64_t{32} << 10U;
@@ -88,7 +93,7 @@ enum class DoorVerdict : std::uint8_t {
   too_many_here,                 // connections of that address
   too_many_in_total,             // connections, or that address has as many as are left
   too_many_handshakes,           // of that address
-  too_many_handshakes_in_total,  // or that address has as many as are left
+  too_many_handshakes_in_total,  // and no other address has more of them
   too_often,                     // attempts of that address
   too_many_of_peer,              // connections of one proven peer
   too_many_bytes,                // of one handshake
@@ -102,7 +107,8 @@ using Visit = std::uint64_t;
 
 struct DoorAnswer {
   DoorVerdict verdict = DoorVerdict::welcome;
-  Visit visit = 0;  // where welcome; else the connection is to be closed, and no more is to be told of it
+  Visit visit = 0;      // where welcome; else the connection is to be closed, and no more is to be told of it
+  Visit displaced = 0;  // where not 0: that one has to make room for it; close it, too (and tell of that)
 };
 
 class Door {
@@ -133,23 +139,30 @@ class Door {
  private:
   struct Block {
     std::uint32_t connections = 0;
-    std::uint32_t handshakes = 0;  // of connections
+    std::uint32_t established = 0;  // of connections
+    std::set<Visit> handshakes;     // of connections; numbers grow, so the oldest is the first
     double attempts_left = 0;
     TimePoint attempts_as_of{};
     std::list<AddressBlock>::iterator idle;  // where connections is 0
   };
   using Blocks = std::map<AddressBlock, Block>;  // a tree: addresses are chosen by strangers, and so would hashes be
+  enum class Stage : std::uint8_t { handshake, established, displaced };
   struct Guest {
     Blocks::iterator block;
     std::optional<PeerId> peer;
     std::uint64_t bytes = 0;
-    bool is_established = false;
+    Stage stage = Stage::handshake;
   };
+  // By how many handshakes, and among equals, who began the first of them earlier comes later.
+  using Crowds = std::map<std::pair<std::size_t, Visit>, Blocks::iterator>;
 
   [[nodiscard]] const BlockLimits& limits_of(const AddressBlock& from) const;
   [[nodiscard]] DoorVerdict verdict_on(const AddressBlock& from, const Block& block) const;
   Blocks::iterator remember(TimePoint now, const AddressBlock& from);
   void refill(TimePoint now, const AddressBlock& from, Block& block) const;
+  Visit displace();
+  void add_handshake(Blocks::iterator block, Visit visit);
+  void remove_handshake(Blocks::iterator block, Visit visit);
   Guest& guest_of(Visit visit);
   DoorVerdict counted(DoorVerdict verdict);
 
@@ -159,6 +172,7 @@ class Door {
   std::map<Visit, Guest> visits_;
   std::map<PeerId, std::uint32_t> connections_of_peers_;
   Visit last_visit_ = 0;
+  Crowds crowds_;
   std::uint32_t handshakes_ = 0;
   std::array<std::uint64_t, kDoorVerdicts> counts_{};
 };
