@@ -126,48 +126,49 @@ std::optional<AdmissionRefusal> Admission::objection_to(WallTime now, const Cand
                                                         const Qualification& certificate) const {
   const auto wrong = [](Refused reason, std::string why) { return refusal(reason, std::move(why)); };
   if (certificate.subject != candidate.id) {
-    return wrong(Refused::certificate_of_another, "its certificate is of peer " + text_of(certificate.subject) +
+    return wrong(Refused::certificate_of_another, "the certificate is of peer " + text_of(certificate.subject) +
                                                       ", not of " + text_of(candidate.id) +
                                                       "; qualify with this node's own key (papilio-qualify)");
   }
   if (!certificate.run_id.empty() && certificate.run_id != policy_.run_id) {
     return wrong(Refused::certificate_of_another_run,
-                 "its certificate is for run '" + one_line(certificate.run_id, kShownRunId) + "', this is run '" +
+                 "the certificate is for run '" + one_line(certificate.run_id, kShownRunId) + "', this is run '" +
                      policy_.run_id + "'; qualify for this one (papilio-qualify)");
   }
   if (policy_.judges.count(certificate.judge) == 0) {
-    return wrong(Refused::judge_not_trusted, "its certificate is signed by judge " + text_of(certificate.judge) +
+    return wrong(Refused::judge_not_trusted, "the certificate is signed by judge " + text_of(certificate.judge) +
                                                  ", whom this node does not trust; qualify with judge " +
                                                  text_of(*policy_.judges.begin()) + " (papilio-qualify)");
   }
   // Own times are moved, not those in the certificate: those may be any number.
   const WallTime early = now - policy_.clock_skew, late = now + policy_.clock_skew;
   if (certificate.issued > late) {
-    return wrong(Refused::certificate_not_yet_valid, "its certificate is valid from " + text_of(certificate.issued) +
+    return wrong(Refused::certificate_not_yet_valid, "the certificate is valid from " + text_of(certificate.issued) +
                                                          " on, here it is " + text_of(now) +
                                                          "; set the clock of whoever is wrong, or qualify anew");
   }
   if (certificate.expires <= early) {
-    return wrong(Refused::certificate_expired, "its certificate expired at " + text_of(certificate.expires) +
+    return wrong(Refused::certificate_expired, "the certificate expired at " + text_of(certificate.expires) +
                                                    ", here it is " + text_of(now) + "; qualify anew (papilio-qualify)");
   }
   if (certificate.issued <= early - kLongestCertificate) {
-    return wrong(Refused::certificate_expired, "its certificate was issued at " + text_of(certificate.issued) +
+    return wrong(Refused::certificate_expired, "the certificate was issued at " + text_of(certificate.issued) +
                                                    ", which is more than " +
                                                    std::to_string(kLongestCertificate / std::chrono::hours(24)) +
                                                    " days ago; qualify anew (papilio-qualify)");
   }
   if (candidate.requalify_since && certificate.issued <= *candidate.requalify_since) {
-    return wrong(Refused::certificate_not_fresh,
-                 "its certificate was issued at " + text_of(certificate.issued) + ", it was banned for slowness at " +
-                     text_of(*candidate.requalify_since) + "; qualify anew (papilio-qualify)");
+    return wrong(Refused::certificate_not_fresh, "the certificate was issued at " + text_of(certificate.issued) +
+                                                     ", the last ban for slowness began at " +
+                                                     text_of(*candidate.requalify_since) +
+                                                     "; qualify anew (papilio-qualify)");
   }
   const std::vector<Shortfall> shortfalls = shortfalls_of(certificate, policy_.minimum);
   if (shortfalls.empty()) return std::nullopt;
   std::string figures;
   for (const Shortfall& each : shortfalls) figures += (figures.empty() ? "" : ", ") + text_of(each);
   AdmissionRefusal below =
-      wrong(Refused::below_minimum, "its line is below this run's minimum: " + figures +
+      wrong(Refused::below_minimum, "the line is below this run's minimum: " + figures +
                                         "; get a better line, free it of other traffic, and qualify anew "
                                         "(papilio-qualify)");
   below.shortfalls = shortfalls;
@@ -177,7 +178,7 @@ std::optional<AdmissionRefusal> Admission::objection_to(WallTime now, const Cand
 AdmissionRefusal Admission::too_few(std::size_t good, std::optional<AdmissionRefusal> closest) const {
   if (good == 0 && closest) return std::move(*closest);
   if (good == 0) {
-    return refusal(Refused::no_certificate, "it brought no certificate, this run asks for one of judge " +
+    return refusal(Refused::no_certificate, "no certificate was shown, this run asks for one of judge " +
                                                 text_of(*policy_.judges.begin()) +
                                                 "; qualify (papilio-qualify) and name it with --certificate FILE");
   }
