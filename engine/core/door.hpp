@@ -64,7 +64,7 @@ struct BlockLimits {
 struct DoorConfig {
   // 63 peers with 16 flows each (1,008) may share one address behind a NAT, and a quarter more for links that are made
   // anew before the old ones are known to be gone. Handshakes: 63 first flows at once, twice. Attempts: a group that
-  // starts all at once, and then one connection each 31 ms, which costs about a hundredth of a core in handshakes.
+  // starts all at once; and then few enough that who connects in a loop does not keep this node busy with handshakes.
   BlockLimits elsewhere = {.connections = 1280, .handshakes = 128, .attempts_at_once = 1280, .attempts_per_s = 32};
   // Whole groups are tried out on one host, and started anew in quick succession; who is on this host already has
   // easier ways to take its memory.
@@ -74,7 +74,7 @@ struct DoorConfig {
   std::uint32_t handshakes_per_connection = kMaximumFlows;
   // A link and the one that takes its place.
   std::uint32_t connections_per_peer = 2 * kMaximumFlows;
-  // A descriptor each, and some 50 KiB of TLS and buffers.
+  // Each takes a descriptor, and memory for TLS and buffers.
   std::uint32_t connections_in_total = 8192;
   // Of them not established yet. Twice what one group brings at most (1,008).
   std::uint32_t handshakes_in_total = 2048;
