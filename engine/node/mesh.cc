@@ -276,6 +276,7 @@ void Mesh::on_frame(Flow& flow, const Header& header, transport::Slab payload, s
     if (std::holds_alternative<Hello>(header) || std::holds_alternative<Refusal>(header)) {
       return violate(connection, "a second hello");
     }
+    if (transport::is_of_test(header)) return violate(connection, "a frame of a test, outside of any test");
     return events_.on_control(*connection.peer, header);
   }
   if (const auto* hello = std::get_if<Hello>(&header); hello != nullptr && connection.stage == Stage::awaiting_hello) {
@@ -456,6 +457,10 @@ transport::PayloadDecision Mesh::on_payload_header(Flow& flow, const Header& hea
   if (connection.stage == Stage::closing) return {};
   if (connection.stage != Stage::established) {
     violate(connection, "a shard before the hello");
+    return {};
+  }
+  if (transport::is_of_test(header)) {
+    violate(connection, "test data, outside of any test");
     return {};
   }
   return events_.on_shard_header(*connection.peer, flow, header, payload_bytes);
