@@ -188,7 +188,7 @@ bool read(const wire::Hello& table, Header& header) {
 bool read(const wire::Refusal& table, Header& header) {
   if (too_long(table.detail())) return false;
   const auto reason = static_cast<std::uint8_t>(table.reason());
-  const bool known = reason <= static_cast<std::uint8_t>(RefusalReason::busy);
+  const bool known = reason <= static_cast<std::uint8_t>(RefusalReason::not_qualified);
   header = Refusal{.reason = known ? static_cast<RefusalReason>(reason) : RefusalReason::unspecified,
                    .detail = text_of(table.detail()),
                    .peer = table.peer() != nullptr ? from_wire(*table.peer()) : PeerId{}};
@@ -396,6 +396,10 @@ std::string_view to_string(RefusalReason reason) {
     case RefusalReason::too_many: return "too-many";
     case RefusalReason::banned: return "banned";
     case RefusalReason::busy: return "busy";
+    case RefusalReason::security: return "security";
+    case RefusalReason::wrong_identity: return "wrong-identity";
+    case RefusalReason::not_allowed: return "not-allowed";
+    case RefusalReason::not_qualified: return "not-qualified";
   }
   return "unspecified";
 }

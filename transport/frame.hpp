@@ -67,6 +67,10 @@ enum class RefusalReason : std::uint8_t {
   too_many = 5,
   banned = 6,
   busy = 7,
+  security = 8,
+  wrong_identity = 9,
+  not_allowed = 10,
+  not_qualified = 11,
 };
 [[nodiscard]] std::string_view to_string(RefusalReason reason);
 

@@ -9,7 +9,7 @@
 namespace papilio::core {
 namespace {
 
-constexpr double kTlsRecordBytes = 16384;
+constexpr std::size_t kTlsRecordBytes = 16384;
 constexpr double kTlsRecordOverheadBytes = 22;  // header 5, content type 1, tag 16
 
 std::string share_text(double margin) {
@@ -82,13 +82,14 @@ RoundTripFigures round_trip_figures(std::span<const Duration> round_trips) {
 
 double LineOverhead::line_bytes(std::uint64_t payload_bytes, std::size_t frame_payload_bytes,
                                 std::size_t frame_header_bytes) const {
-  double bytes = static_cast<double>(payload_bytes);
-  if (frame_payload_bytes > 0) {
-    bytes += bytes / static_cast<double>(frame_payload_bytes) * static_cast<double>(frame_header_bytes);
+  double frame_bytes = static_cast<double>(frame_payload_bytes + frame_header_bytes);
+  if (encrypted) {
+    const std::size_t records = 1 + (frame_payload_bytes + kTlsRecordBytes - 1) / kTlsRecordBytes;
+    frame_bytes += static_cast<double>(records) * kTlsRecordOverheadBytes;
   }
-  if (encrypted) bytes *= (kTlsRecordBytes + kTlsRecordOverheadBytes) / kTlsRecordBytes;
-  if (segment_bytes > 0) bytes *= static_cast<double>(segment_bytes + packet_bytes) / segment_bytes;
-  return bytes;
+  const double frames = static_cast<double>(payload_bytes) / static_cast<double>(frame_payload_bytes);
+  const double per_packet = segment_bytes > 0 ? static_cast<double>(segment_bytes + packet_bytes) / segment_bytes : 1.0;
+  return frames * frame_bytes * per_packet;
 }
 
 }  // namespace papilio::core

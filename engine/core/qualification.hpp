@@ -60,7 +60,7 @@ struct RoundTripFigures {
 struct LineOverhead {
   std::uint32_t segment_bytes = 0;  // of TCP payload in a full packet; 0: not known, nothing is added for packets
   std::uint32_t packet_bytes = 66;  // Ethernet 14, IPv4 20, TCP 20, timestamps 12; IPv6: 86
-  bool encrypted = false;           // TLS 1.3 records of 16 KiB with 22 bytes each
+  bool encrypted = false;           // TLS 1.3: one record for a frame's header, one for each 16 KiB of its payload
 
   // `payload_bytes` in frames of `frame_payload_bytes` behind headers of `frame_header_bytes`.
   [[nodiscard]] double line_bytes(std::uint64_t payload_bytes, std::size_t frame_payload_bytes,
