@@ -42,9 +42,6 @@ struct NodeConfig {
   // Where this node keeps who it is and whom it banned; exists, and is this process's alone. Empty: every start is a
   // new peer, and bans end with the process.
   std::string state_dir;
-  // tls: every connection is encrypted, and every peer proves its id. none, for closed networks and benchmarks: anybody
-  // on the way can read and change what is sent, and pose as anybody. The same on all nodes of a run.
-  std::string security = "tls";
   std::uint32_t flows = 0;                              // connections per peer; 0: 1 on the local host, 4 elsewhere
   Duration round_timeout = std::chrono::seconds(30);    // from a round's start to its deadline
   Duration connect_timeout = std::chrono::seconds(10);  // one dial, one handshake
