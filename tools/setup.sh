@@ -9,7 +9,7 @@ papilio_packages=(
   libtorch-dev libopenblas0-pthread
 )
 # iproute2 and iperf3: faults of lines are tried on lines of their own; git: which files belong to the tree.
-papilio_test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format iproute2 iperf3 git)
+papilio_test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format iproute2 iperf3 git openssl)
 # The compiler that libFuzzer comes with: only for tools/fuzz.
 papilio_fuzz_packages=(clang libclang-rt-14-dev)
 

@@ -10,6 +10,8 @@
 
 #include "engine/base/assert.hpp"
 #include "frames_generated.h"
+#include "transport/test_tables.hpp"
+#include "transport/tls.hpp"
 
 namespace papilio::transport {
 
@@ -41,31 +43,15 @@ std::uint32_t header_checksum(std::span<const std::byte> bytes) {
       XXH3_64bits_withSeed(bytes.data() + kPreambleBytes, bytes.size() - kPreambleBytes, seed));
 }
 
-wire::PeerId to_wire(const PeerId& peer) {
-  wire::PeerId out;
-  std::memcpy(&out, peer.bytes.data(), sizeof(out));
-  return out;
-}
-
-PeerId from_wire(const wire::PeerId& peer) {
-  PeerId out;
-  std::memcpy(out.bytes.data(), &peer, sizeof(out));
-  return out;
-}
-
-std::string text_of(const flatbuffers::String* text) { return text == nullptr ? std::string() : text->str(); }
-
-// Strings from peers are short: names and addresses. Longer ones are refused with the frame.
-constexpr std::size_t kMaximumTextBytes = 512;
-bool too_long(const flatbuffers::String* text) { return text != nullptr && text->size() > kMaximumTextBytes; }
-
-using Builder = flatbuffers::FlatBufferBuilder;
-using Text = flatbuffers::Offset<flatbuffers::String>;
-
-// Explanations for people, which may quote what a peer sent: cut, so that a refusal is not refused for its length.
-Text create_cut_text(Builder& builder, const std::string& text) {
-  return builder.CreateString(text.data(), std::min(text.size(), kMaximumTextBytes));
-}
+using tables::build;
+using tables::Builder;
+using tables::create_cut_text;
+using tables::from_wire;
+using tables::is_aligned;
+using tables::read;
+using tables::text_of;
+using tables::to_wire;
+using tables::too_long;
 
 void build(Builder& builder, const Hello& hello) {
   const auto run_id = builder.CreateString(hello.run_id);
@@ -73,9 +59,17 @@ void build(Builder& builder, const Hello& hello) {
   const auto software = builder.CreateString(hello.software);
   const wire::PeerId peer = to_wire(hello.peer);
   const wire::Fingerprint fingerprint(hello.fingerprint.low, hello.fingerprint.high);
+  PAPILIO_ASSERT_VALUES(hello.certificates.size() <= kMaximumCertificates, hello.certificates.size(),
+                        kMaximumCertificates);
+  std::vector<flatbuffers::Offset<wire::Blob>> certificates;
+  for (const std::vector<std::byte>& each : hello.certificates) {
+    const auto bytes = builder.CreateVector(reinterpret_cast<const std::uint8_t*>(each.data()), each.size());
+    certificates.push_back(wire::CreateBlob(builder, bytes));
+  }
+  const auto all_certificates = builder.CreateVector(certificates);
   builder.Finish(wire::CreateHello(builder, &peer, &fingerprint, run_id, static_cast<wire::Role>(hello.role),
                                    hello.session, hello.flow, hello.flows, listen, hello.rate_bytes_per_s,
-                                   hello.elements, software));
+                                   hello.elements, software, all_certificates));
 }
 
 void build(Builder& builder, const Refusal& refusal) {
@@ -182,12 +176,16 @@ const Table* verified_root(std::span<const std::byte> table) {
   return verifier.VerifyBuffer<Table>(nullptr) ? flatbuffers::GetRoot<Table>(data) : nullptr;
 }
 
-// The verifier sees to it that a vector's length is aligned; elements of eight bytes may still lie across. No encoder
-// writes such a vector.
-template <typename Element>
-bool is_aligned(const flatbuffers::Vector<Element>* vector) {
-  constexpr std::uintptr_t kAlignment = 8;
-  return vector == nullptr || reinterpret_cast<std::uintptr_t>(vector->Data()) % kAlignment == 0;
+// False: too many, or too long.
+bool read(const flatbuffers::Vector<flatbuffers::Offset<wire::Blob>>& blobs,
+          std::vector<std::vector<std::byte>>& certificates) {
+  if (blobs.size() > kMaximumCertificates) return false;
+  for (const wire::Blob* const blob : blobs) {
+    if (blob->bytes() == nullptr || blob->bytes()->size() > kMaximumCertificateBytes) return false;
+    const auto bytes = std::as_bytes(std::span(blob->bytes()->data(), blob->bytes()->size()));
+    certificates.emplace_back(bytes.begin(), bytes.end());
+  }
+  return true;
 }
 
 bool read(const wire::Hello& table, Header& header) {
@@ -195,6 +193,8 @@ bool read(const wire::Hello& table, Header& header) {
   if (too_long(table.run_id()) || too_long(table.listen()) || too_long(table.software())) return false;
   if (table.flows() < 1 || table.flows() > kMaximumFlows || table.flow() >= table.flows()) return false;
   if (table.role() > wire::Role::MAX) return false;
+  std::vector<std::vector<std::byte>> certificates;
+  if (table.certificates() != nullptr && !read(*table.certificates(), certificates)) return false;
   header = Hello{.peer = from_wire(*table.peer()),
                  .fingerprint = {table.fingerprint()->low(), table.fingerprint()->high()},
                  .run_id = text_of(table.run_id()),
@@ -205,14 +205,15 @@ bool read(const wire::Hello& table, Header& header) {
                  .listen = text_of(table.listen()),
                  .rate_bytes_per_s = table.rate_bytes_per_s(),
                  .elements = table.elements(),
-                 .software = text_of(table.software())};
+                 .software = text_of(table.software()),
+                 .certificates = std::move(certificates)};
   return true;
 }
 
 bool read(const wire::Refusal& table, Header& header) {
   if (too_long(table.detail())) return false;
   const auto reason = static_cast<std::uint8_t>(table.reason());
-  const bool known = reason <= static_cast<std::uint8_t>(RefusalReason::busy);
+  const bool known = reason <= static_cast<std::uint8_t>(RefusalReason::not_qualified);
   header = Refusal{.reason = known ? static_cast<RefusalReason>(reason) : RefusalReason::unspecified,
                    .detail = text_of(table.detail()),
                    .peer = table.peer() != nullptr ? from_wire(*table.peer()) : PeerId{}};
@@ -401,6 +402,14 @@ bool read_table(FrameType type, std::span<const std::byte> table, Header& header
     case FrameType::pulse: return verify_and_read<wire::Pulse>(table, header);
     case FrameType::ack: return verify_and_read<wire::Ack>(table, header);
     case FrameType::commit: return verify_and_read<wire::Commit>(table, header);
+    case FrameType::test_request: return verify_and_read<wire::TestRequest>(table, header);
+    case FrameType::test_wait: return verify_and_read<wire::TestWait>(table, header);
+    case FrameType::test_phase: return verify_and_read<wire::TestPhase>(table, header);
+    case FrameType::test_data: return verify_and_read<wire::TestData>(table, header);
+    case FrameType::test_receipts: return verify_and_read<wire::TestReceipts>(table, header);
+    case FrameType::test_ping: return verify_and_read<wire::TestPing>(table, header);
+    case FrameType::test_tally: return verify_and_read<wire::TestTally>(table, header);
+    case FrameType::test_verdict: return verify_and_read<wire::TestVerdict>(table, header);
   }
   return false;
 }
@@ -417,6 +426,10 @@ std::string_view to_string(RefusalReason reason) {
     case RefusalReason::too_many: return "too-many";
     case RefusalReason::banned: return "banned";
     case RefusalReason::busy: return "busy";
+    case RefusalReason::security: return "security";
+    case RefusalReason::wrong_identity: return "wrong-identity";
+    case RefusalReason::not_allowed: return "not-allowed";
+    case RefusalReason::not_qualified: return "not-qualified";
   }
   return "unspecified";
 }
@@ -425,6 +438,7 @@ std::string_view to_string(FrameFault fault) {
   switch (fault) {
     case FrameFault::none: return "none";
     case FrameFault::not_papilio: return "not the Papilio protocol";
+    case FrameFault::encrypted: return "TLS, and this node takes none: one of the two was started with --security none";
     case FrameFault::protocol_version: return "unknown protocol version";
     case FrameFault::unknown_type: return "unknown frame type";
     case FrameFault::bad_length: return "frame length out of bounds";
@@ -435,6 +449,10 @@ std::string_view to_string(FrameFault fault) {
 }
 
 FrameType type_of(const Header& header) { return static_cast<FrameType>(header.index() + 1); }
+
+bool is_of_test(const Header& header) {
+  return type_of(header) >= FrameType::test_request && type_of(header) <= FrameType::test_verdict;
+}
 
 void encode_frame_header(const Header& header, std::size_t payload_bytes, HeaderBytes& out) {
   PAPILIO_ASSERT_VALUES(payload_bytes <= kMaximumPayloadBytes, payload_bytes, kMaximumPayloadBytes);
@@ -469,7 +487,7 @@ FrameSizes parse_frame_head(std::span<const std::byte> head) {
   std::memcpy(&preamble, head.data(), sizeof(preamble));
   FrameSizes sizes;
   if (preamble.magic != kMagic) {
-    sizes.fault = FrameFault::not_papilio;
+    sizes.fault = looks_like_tls(head) ? FrameFault::encrypted : FrameFault::not_papilio;
   } else if (preamble.version != kProtocolVersion) {
     sizes.fault = FrameFault::protocol_version;
   } else if (preamble.type < 1 || preamble.type > std::variant_size_v<Header>) {
@@ -478,7 +496,8 @@ FrameSizes parse_frame_head(std::span<const std::byte> head) {
     sizes.type = static_cast<FrameType>(preamble.type);
     sizes.header_bytes = std::size_t{preamble.header_words} * 8;
     sizes.payload_bytes = preamble.payload_bytes;
-    const bool carries_payload = sizes.type == FrameType::contribution || sizes.type == FrameType::average;
+    const bool carries_payload =
+        sizes.type == FrameType::contribution || sizes.type == FrameType::average || sizes.type == FrameType::test_data;
     const bool payload_fits = carries_payload ? sizes.payload_bytes > 0 && sizes.payload_bytes <= kMaximumPayloadBytes
                                               : sizes.payload_bytes == 0;
     if (sizes.header_bytes < kFrameHeadBytes || sizes.header_bytes > kMaximumHeaderBytes || !payload_fits) {

@@ -20,6 +20,7 @@
 
 #include "engine/base/ids.hpp"
 #include "engine/base/limits.hpp"
+#include "transport/test_frames.hpp"
 
 namespace papilio::transport {
 
@@ -45,6 +46,14 @@ enum class FrameType : std::uint8_t {
   pulse = 15,
   ack = 16,
   commit = 17,
+  test_request = 18,
+  test_wait = 19,
+  test_phase = 20,
+  test_data = 21,
+  test_receipts = 22,
+  test_ping = 23,
+  test_tally = 24,
+  test_verdict = 25,
 };
 
 enum class WireRole : std::uint8_t { miner = 0, client = 1, validator = 2 };
@@ -58,8 +67,17 @@ enum class RefusalReason : std::uint8_t {
   too_many = 5,
   banned = 6,
   busy = 7,
+  security = 8,
+  wrong_identity = 9,
+  not_allowed = 10,
+  not_qualified = 11,
 };
+inline constexpr std::size_t kRefusalReasons = 12;
 [[nodiscard]] std::string_view to_string(RefusalReason reason);
+
+// A hello's certificates, and the bytes of each.
+inline constexpr std::size_t kMaximumCertificates = 8;
+inline constexpr std::size_t kMaximumCertificateBytes = 1024;
 
 enum class Codec : std::uint8_t { fp32 = 0, bf16 = 1, fp16 = 2, int8 = 3 };
 enum class Compression : std::uint8_t { none = 0, zstd = 1 };
@@ -77,6 +95,7 @@ struct Hello {
   std::uint64_t rate_bytes_per_s = 0;
   std::uint64_t elements = 0;
   std::string software;
+  std::vector<std::vector<std::byte>> certificates = {};  // statements; at most kMaximumCertificates
 };
 struct Refusal {
   RefusalReason reason = RefusalReason::unspecified;
@@ -202,8 +221,11 @@ struct Commit {
 
 // Alternatives in the order of FrameType, so that index() + 1 is the type.
 using Header = std::variant<Hello, Refusal, Goodbye, Progress, Propose, Contribution, Average, Done, Ready, Suspect,
-                            Takeover, Holdings, Wanted, Resume, Pulse, Ack, Commit>;
+                            Takeover, Holdings, Wanted, Resume, Pulse, Ack, Commit, TestRequest, TestWait, TestPhase,
+                            TestData, TestReceipts, TestPing, TestTally, TestVerdict>;
 [[nodiscard]] FrameType type_of(const Header& header);
+// Of a qualification test: nothing that belongs into a round.
+[[nodiscard]] bool is_of_test(const Header& header);
 
 // A header in wire form, kept by value: small headers (all that carry payload) need no allocation of their own.
 using HeaderBytes = std::vector<std::byte>;
@@ -219,6 +241,7 @@ void seal_frame_header(std::span<std::byte> header);
 enum class FrameFault : std::uint8_t {
   none,
   not_papilio,       // magic differs: another protocol
+  encrypted,         // TLS, where nothing was to be encrypted
   protocol_version,  // a version this build does not speak
   unknown_type,
   bad_length,    // header or payload beyond the limits, or not of this type
@@ -236,7 +259,7 @@ struct FrameSizes {
 };
 [[nodiscard]] FrameSizes parse_frame_head(std::span<const std::byte> head);
 
-// The whole header, header_bytes long. Only contributions and averages may carry payload.
+// The whole header, header_bytes long. Only contributions, averages and test data may carry payload.
 struct ParsedHeader {
   FrameFault fault = FrameFault::none;
   Header header;

@@ -15,6 +15,7 @@
 #include "engine/base/ids.hpp"
 #include "engine/base/result.hpp"
 #include "engine/base/time.hpp"
+#include "engine/node/admission_config.hpp"
 #include "engine/node/patience.hpp"
 
 namespace papilio {
@@ -53,6 +54,8 @@ struct NodeConfig {
   node::RoundPatience patience;
   // How long nodes wait for each other while they agree on who is in a round.
   node::RosterPatience roster;
+  // Whom this node lets in, and how many strangers may stand at its door.
+  node::AdmissionConfig admission;
   // What this node sends its shards in: fp32 (exact), bf16, fp16 or int8, each also with +zstd, or auto: whatever is
   // fastest on each link. It reads all of them. What rounding takes is added to the next round's gradient.
   std::string codec = "fp32";
