@@ -33,6 +33,15 @@ inline transport::Propose draw_proposal(Draws& draws, std::uint32_t peers) {
   return propose;
 }
 
+inline std::vector<std::vector<std::byte>> draw_certificates(Draws& draws) {
+  std::vector<std::vector<std::byte>> certificates(draws.byte() < 0xe0 ? 0 : draws.below(4));
+  for (std::vector<std::byte>& each : certificates) {
+    const auto bytes = draws.take(draws.number() % 1100);  // beyond what is taken
+    each.assign(bytes.begin(), bytes.end());
+  }
+  return certificates;
+}
+
 // The header of that type (its place in the variant), whose peers are mostly among the first `peers`.
 inline transport::Header draw_header(Draws& draws, std::uint32_t type, std::uint32_t peers) {
   using namespace transport;
@@ -49,7 +58,8 @@ inline transport::Header draw_header(Draws& draws, std::uint32_t type, std::uint
                    .listen = draws.text(kText),
                    .rate_bytes_per_s = draws.number(),
                    .elements = draws.number(),
-                   .software = draws.text(kText)};
+                   .software = draws.text(kText),
+                   .certificates = draw_certificates(draws)};
     case FrameType::refusal:
       return Refusal{static_cast<RefusalReason>(draws.byte()), draws.text(kText), draws.peer(peers)};
     case FrameType::goodbye: return Goodbye{draws.text(kText)};
@@ -106,6 +116,36 @@ inline transport::Header draw_header(Draws& draws, std::uint32_t type, std::uint
       Propose proposal = draw_proposal(draws, peers);
       return Commit{std::move(proposal), draws.number()};
     }
+    case FrameType::test_request:
+      return TestRequest{.peer = draws.peer(peers),
+                         .run_id = draws.text(kText),
+                         .duration_ms = draws.number32(),
+                         .flows = draws.byte(),
+                         .flow = draws.byte(),
+                         .session = draws.number(),
+                         .software = draws.text(kText)};
+    case FrameType::test_wait:
+      return TestWait{static_cast<TestWaitReason>(draws.byte()), draws.number32(), draws.number32(), draws.text(kText)};
+    case FrameType::test_phase:
+      return TestPhase{.kind = static_cast<TestPhaseKind>(draws.byte()),
+                       .duration_ms = draws.number32(),
+                       .warm_up_ms = draws.number32(),
+                       .session = draws.number(),
+                       .flows = draws.byte(),
+                       .payload_bytes = draws.number32(),
+                       .up_key_low = draws.number(),
+                       .up_key_high = draws.number()};
+    case FrameType::test_data: return TestData{draws.number()};
+    case FrameType::test_receipts: {
+      TestReceipts receipts;
+      receipts.receipts.resize(draws.below(8));
+      for (TestReceipt& each : receipts.receipts) each = {draws.number(), draws.number(), draws.number32()};
+      return receipts;
+    }
+    case FrameType::test_ping: return TestPing{draws.number()};
+    case FrameType::test_tally: return TestTally{draws.number(), draws.number()};
+    case FrameType::test_verdict:
+      return TestVerdict{.failure = draws.text(kText), .up_bps = draws.number(), .note = draws.text(kText)};
   }
   return Goodbye{};
 }
@@ -123,7 +163,11 @@ inline std::vector<transport::HeaderBytes> sample_headers() {
                          .attempt = 1,
                          .proposer = peer};
   const std::vector<Header> headers = {
-      Hello{.peer = peer, .run_id = "papilio", .listen = "127.0.0.1:7001", .software = "papilio"},
+      Hello{.peer = peer,
+            .run_id = "papilio",
+            .listen = "127.0.0.1:7001",
+            .software = "papilio",
+            .certificates = {std::vector<std::byte>(16)}},
       Refusal{RefusalReason::busy, "no", peer},
       Goodbye{"done"},
       Progress{.epoch = 1, .samples = 2, .total_samples = 3, .banned = {peer}},
@@ -140,11 +184,21 @@ inline std::vector<transport::HeaderBytes> sample_headers() {
       Pulse{1, 3},
       Ack{.round = 1, .attempt = 1, .proposer = peer},
       Commit{proposal, 3},
+      TestRequest{.peer = peer, .run_id = "papilio", .software = "papilio"},
+      TestWait{.detail = "later"},
+      TestPhase{.payload_bytes = 65536},
+      TestData{1},
+      TestReceipts{{{1, 2, 3}}},
+      TestPing{1},
+      TestTally{1, 2},
+      TestVerdict{.failure = "no", .certificate = std::vector<std::byte>(16), .note = "why"},
   };
+  static_assert(kHeaderTypes == 25, "a sample of every type");
   std::vector<HeaderBytes> encoded(headers.size());
   for (std::size_t i = 0; i < headers.size(); ++i) {
-    const bool carries_payload =
-        std::holds_alternative<Contribution>(headers[i]) || std::holds_alternative<Average>(headers[i]);
+    const bool carries_payload = std::holds_alternative<Contribution>(headers[i]) ||
+                                 std::holds_alternative<Average>(headers[i]) ||
+                                 std::holds_alternative<TestData>(headers[i]);
     encode_frame_header(headers[i], carries_payload ? 64 : 0, encoded[i]);
   }
   return encoded;

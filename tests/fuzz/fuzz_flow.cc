@@ -24,7 +24,8 @@ class Owner final : public FlowEvents {
 
   void on_flow_connected(Flow&) override {}
   PayloadDecision on_payload_header(Flow&, const Header& header, std::size_t payload_bytes) override {
-    FUZZ_CHECK(std::holds_alternative<Contribution>(header) || std::holds_alternative<Average>(header));
+    FUZZ_CHECK(std::holds_alternative<Contribution>(header) || std::holds_alternative<Average>(header) ||
+               std::holds_alternative<TestData>(header));
     FUZZ_CHECK(payload_bytes > 0 && payload_bytes <= kMaximumPayloadBytes);
     switch (draws_.below(8)) {
       case 0: return {.verdict = PayloadVerdict::hold, .slab = {}};

@@ -12,6 +12,7 @@ bool fits_when_encoded(const Header& header) {
   const auto words = [](const Bits& one, const Bits& other) { return one.size() + other.size() < 8000; };
   if (const auto* holdings = std::get_if<Holdings>(&header)) return words(holdings->held, holdings->spent);
   if (const auto* wanted = std::get_if<Wanted>(&header)) return words(wanted->contributions, wanted->averages);
+  if (const auto* hello = std::get_if<Hello>(&header)) return hello->certificates.size() <= kMaximumCertificates;
   return true;
 }
 

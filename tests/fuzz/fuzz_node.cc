@@ -46,7 +46,7 @@ class World final : public node::EngineEvents {
  public:
   explicit World(Draws& draws)
       : draws_(draws),
-        engine_(io_, mesh_config(), round_config(draws), static_cast<node::EngineEvents&>(*this)),
+        engine_(io_, mesh_config(draws.byte() >= 0xf0), round_config(draws), static_cast<node::EngineEvents&>(*this)),
         group_(engine_, {.self = id_of(0),
                          .fingerprint = kModel,
                          .role = WireRole::miner,
@@ -113,7 +113,7 @@ class World final : public node::EngineEvents {
   }
 
   // ---- the node's own turn
-  static node::MeshConfig mesh_config() {
+  static node::MeshConfig mesh_config(bool is_secure) {
     node::MeshConfig mesh;
     mesh.self = id_of(0);
     mesh.fingerprint = kModel;
@@ -121,7 +121,9 @@ class World final : public node::EngineEvents {
     mesh.elements = kElements;
     mesh.listen = Address::simulated(1, 1);
     mesh.peers = {Address::simulated(2, 1)};
-    mesh.maximum_pending = 4;
+    mesh.door.elsewhere = {.connections = 6, .handshakes = 4, .attempts_at_once = 40, .attempts_per_s = 2};
+    mesh.door.handshakes_in_total = 6;
+    mesh.is_secure = is_secure;
     return mesh;
   }
   static node::RoundDriverConfig round_config(Draws& draws) {
@@ -429,13 +431,13 @@ std::vector<Bytes> seeds() {
   };
   return {
       // One that joins, proposes and commits; a round with its contribution and its average.
-      of({0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 0, 6, 1, 0, 8, 1, 0, 14, 5, 1, 0,
-          0, 0, 0, 0, 1, 0, 5, 1, 1, 0, 0, 0, 0, 0, 0, 3, 4, 0,  1, 0, 0}),
+      of({0, 0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 0, 6, 1, 0, 8, 1, 0, 14, 5, 1, 0,
+          0, 0, 0, 0, 1, 0, 5, 1, 1, 0, 0, 0, 0, 0, 0, 3, 4, 0, 1,  0, 0}),
       // Two, and what the node proposes.
-      of({0,   1,  0,  1, 1, 2, 0, 0,  0, 0, 0, 2, 1, 1, 0, 0, 0, 13, 200, 12,
-          240, 16, 39, 7, 0, 0, 0, 14, 5, 1, 0, 0, 0, 0, 0, 1, 0, 12, 250}),
+      of({0,  0,   1,  0,  1, 1, 2, 0, 0,  0, 0, 0, 2, 1, 1, 0, 0, 0, 13, 200,
+          12, 240, 16, 39, 7, 0, 0, 0, 14, 5, 1, 0, 0, 0, 0, 0, 1, 0, 12, 250}),
       // A stranger with shards before its hello, one with a wrong hello, and one that ends.
-      of({0, 0, 0, 1, 0, 0, 1, 3, 0, 5, 0, 0, 3, 0, 0, 10, 0, 0, 12, 100}),
+      of({0, 0, 0, 0, 1, 0, 0, 1, 3, 0, 5, 0, 0, 3, 0, 0, 10, 0, 0, 12, 100}),
   };
 }
 
