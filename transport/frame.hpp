@@ -75,9 +75,8 @@ enum class RefusalReason : std::uint8_t {
 inline constexpr std::size_t kRefusalReasons = 12;
 [[nodiscard]] std::string_view to_string(RefusalReason reason);
 
-// A hello's certificates, and the bytes of each.
+// Of one hello.
 inline constexpr std::size_t kMaximumCertificates = 8;
-inline constexpr std::size_t kMaximumCertificateBytes = 1024;
 
 enum class Codec : std::uint8_t { fp32 = 0, bf16 = 1, fp16 = 2, int8 = 3 };
 enum class Compression : std::uint8_t { none = 0, zstd = 1 };

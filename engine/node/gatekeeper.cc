@@ -127,10 +127,11 @@ Welcome Gatekeeper::judge(core::WallTime now, const transport::Hello& hello, cor
   if (certificates.empty() && !unreadable.empty()) {
     return {.objection = Refusal{RefusalReason::not_qualified, "certificate: " + unreadable}, .lasts = {}};
   }
-  const core::AdmissionDecision decision = admission_.decide(now, {.id = hello.peer,
-                                                                   .role = visitor_of(hello.role),
-                                                                   .certificates = certificates,
-                                                                   .requalify_since = conduct.requalify_since(now, hello.peer)});
+  const core::AdmissionDecision decision =
+      admission_.decide(now, {.id = hello.peer,
+                              .role = visitor_of(hello.role),
+                              .certificates = certificates,
+                              .requalify_since = conduct.requalify_since(now, hello.peer)});
   if (!decision.ok()) return {.objection = to_wire(decision.refusal), .lasts = {}};
   const core::Admitted& admitted = *decision.admitted;
   // Sizes of parts and lateness go by what a peer says of its line: not more than its judges say.

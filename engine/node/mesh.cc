@@ -69,7 +69,11 @@ transport::SocketOptions default_socket_options(bool local_host, const std::stri
 }
 
 Mesh::Mesh(transport::Io& io, MeshConfig config, MeshEvents& events)
-    : io_(io), config_(std::move(config)), events_(events), next_session_(Random::mix(config_.seed + 1)), door_(config_.door) {
+    : io_(io),
+      config_(std::move(config)),
+      events_(events),
+      next_session_(Random::mix(config_.seed + 1)),
+      door_(config_.door) {
   add_source(std::make_unique<StaticMembership>(config_.peers));
 }
 
@@ -338,7 +342,8 @@ void Mesh::on_frame(Flow& flow, const Header& header, transport::Slab payload, s
   }
   if (const auto* refusal = std::get_if<Refusal>(&header); refusal != nullptr && connection.dialled) {
     if (lasts_for_a_while(refusal->reason)) {
-      handle_ban(connection, connection.address + " refuses this node: " + std::string(to_string(refusal->reason)) + " " + printable(refusal->detail));
+      handle_ban(connection, connection.address + " refuses this node: " + std::string(to_string(refusal->reason)) +
+                                 " " + printable(refusal->detail));
     }
     return handle_refusal(connection, *refusal);
   }
@@ -389,7 +394,9 @@ void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
   }
   if (const core::DoorVerdict verdict = door_.handle_authenticated(connection.visit, hello.peer);
       verdict != core::DoorVerdict::welcome) {
-    return refuse(connection, {RefusalReason::too_many, std::string(to_string(verdict)) + ": " + door_.explain(verdict, block_of(connection.flow.peer_address()))});
+    return refuse(connection,
+                  {RefusalReason::too_many, std::string(to_string(verdict)) + ": " +
+                                                door_.explain(verdict, block_of(connection.flow.peer_address()))});
   }
   Peer* const peer = find(hello.peer);
   if (hello.flow > 0) {

@@ -86,8 +86,8 @@ struct MeshConfig {
   Duration redial_linked = std::chrono::seconds(60);  // an address whose peer says that it is linked already
   Duration redial_banned = std::chrono::seconds(30);  // an address whose peer, or this node, is banned there or here
   std::uint64_t seed = 0;                             // of session numbers
-  bool one_machine = false;             // everybody shares this host, whatever the addresses say: simulated groups
-  core::DoorConfig door;                // passes check()
+  bool one_machine = false;  // everybody shares this host, whatever the addresses say: simulated groups
+  core::DoorConfig door;     // passes check()
 };
 
 // Several flows lift one connection's window limit on long paths; measured in ARCHITECTURE.md.
@@ -169,9 +169,9 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
 
   // Counted since the start, for the node's report.
   struct Counters {
-    std::uint64_t refused = 0;              // hellos, whatever for; see refused_for
+    std::uint64_t refused = 0;                                            // hellos, whatever for; see refused_for
     std::array<std::uint64_t, transport::kRefusalReasons> refused_for{};  // by RefusalReason
-    std::uint64_t protocol_violations = 0;  // not our protocol, or malformed
+    std::uint64_t protocol_violations = 0;                                // not our protocol, or malformed
     std::uint64_t handshake_timeouts = 0;
     std::uint64_t not_secure = 0;      // connections that came to nothing in the TLS handshake
     std::uint64_t wrong_identity = 0;  // hellos under an id that is not the sender's
@@ -193,9 +193,9 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
     transport::Flow flow;
     Stage stage = Stage::connecting;
     bool dialled = false;
-    Dial* dial = nullptr;    // where flow 0 was dialled from
-    Peer* peer = nullptr;    // when established, or a further flow of that peer's link
-    core::Visit visit = 0;   // accepted, and counted at the door
+    Dial* dial = nullptr;   // where flow 0 was dialled from
+    Peer* peer = nullptr;   // when established, or a further flow of that peer's link
+    core::Visit visit = 0;  // accepted, and counted at the door
     TimePoint welcome_until = kNever;
     transport::Hello hello;  // what the other said (accepted) or what this node says (dialled)
     std::string address;
