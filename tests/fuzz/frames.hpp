@@ -64,12 +64,12 @@ inline transport::Header draw_header(Draws& draws, std::uint32_t type, std::uint
       return Refusal{static_cast<RefusalReason>(draws.byte()), draws.text(kText), draws.peer(peers)};
     case FrameType::goodbye: return Goodbye{draws.text(kText)};
     case FrameType::progress: {
-      Progress progress{.epoch = draws.number(),
-                        .samples = draws.number(),
-                        .total_samples = draws.number(),
-                        .digest_epoch = draws.number(),
-                        .model_digest = draws.number(),
-                        .banned = {}};
+      transport::Progress progress{.epoch = draws.number(),
+                                   .samples = draws.number(),
+                                   .total_samples = draws.number(),
+                                   .digest_epoch = draws.number(),
+                                   .model_digest = draws.number(),
+                                   .banned = {}};
       progress.banned.resize(draws.below(6));
       for (PeerId& peer : progress.banned) peer = draws.peer(peers);
       return progress;
@@ -95,7 +95,7 @@ inline transport::Header draw_header(Draws& draws, std::uint32_t type, std::uint
                      .group = draws.number(),
                      .reducer = draws.number32(),
                      .compression = static_cast<Compression>(draws.below(3))};
-    case FrameType::done: return Done{draws.number(), draws.number()};
+    case FrameType::done: return transport::Done{draws.number(), draws.number()};
     case FrameType::ready: return Ready{draws.byte()};
     case FrameType::suspect: return Suspect{draws.number(), draws.byte(), draws.chance()};
     case FrameType::takeover: return Takeover{draws.number(), draws.byte(), draws.byte()};
@@ -170,11 +170,11 @@ inline std::vector<transport::HeaderBytes> sample_headers() {
             .certificates = {std::vector<std::byte>(16)}},
       Refusal{RefusalReason::busy, "no", peer},
       Goodbye{"done"},
-      Progress{.epoch = 1, .samples = 2, .total_samples = 3, .banned = {peer}},
+      transport::Progress{.epoch = 1, .samples = 2, .total_samples = 3, .banned = {peer}},
       proposal,
       Contribution{.round = 1, .weight = 1},
       Average{.round = 1, .coverage = 3, .total_weight = 2},
-      Done{1, 2},
+      transport::Done{1, 2},
       Ready{1},
       Suspect{1, 1, true},
       Takeover{1, 1, 1},

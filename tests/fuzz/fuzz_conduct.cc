@@ -109,8 +109,8 @@ class Shell {
 
 std::vector<Bytes> seeds() {
   Bytes all;
-  for (std::uint8_t peer = 0; peer < 12; ++peer) {
-    for (const std::uint8_t event : {0, 1, 2, 0, 4, 3, 2, 4, 5}) {
+  for (int peer = 0; peer < 12; ++peer) {
+    for (const int event : {0, 1, 2, 0, 4, 3, 2, 4, 5}) {
       all.push_back(static_cast<std::byte>(peer));
       all.push_back(static_cast<std::byte>(event));
       all.push_back(static_cast<std::byte>(peer * 5 + event));

@@ -130,11 +130,8 @@ class Shell {
 
 std::vector<Bytes> seeds() {
   Bytes all(16, std::byte{3});
-  for (std::uint8_t i = 0; i < 30; ++i) {
-    for (const std::uint8_t each : {std::uint8_t{0}, static_cast<std::uint8_t>(0x20 + i), std::uint8_t{4}, i, i,
-                                    std::uint8_t{5}, i, std::uint8_t{static_cast<std::uint8_t>(2 + i % 6)}, i}) {
-      all.push_back(static_cast<std::byte>(each));
-    }
+  for (int i = 0; i < 30; ++i) {
+    for (const int each : {0, 0x20 + i, 4, i, i, 5, i, 2 + i % 6, i}) all.push_back(static_cast<std::byte>(each));
   }
   return {all};
 }

@@ -37,13 +37,13 @@ class Owner final : public FlowEvents {
     if (!slab) return {.verdict = PayloadVerdict::hold, .slab = {}};
     return {.verdict = PayloadVerdict::accept, .slab = std::move(slab)};
   }
-  void on_frame(Flow&, const Header&, Slab payload, std::size_t payload_bytes) override {
-    FUZZ_CHECK(!is_closed && (payload_bytes > 0) == static_cast<bool>(payload));
+  void on_frame(Flow&, const Header&, Slab slab, std::size_t payload_bytes) override {
+    FUZZ_CHECK(!is_closed && (payload_bytes > 0) == static_cast<bool>(slab));
     frames += 1;
     switch (draws_.below(16)) {
       case 0: flow.abort(); break;
       case 1: flow.close_after_sending(); break;
-      case 2: kept = std::move(payload); break;
+      case 2: kept = std::move(slab); break;
       case 3: flow.send_control(Ready{1}); break;
       case 4: kept.release(); break;
       default: break;
@@ -157,7 +157,7 @@ std::vector<Bytes> seeds() {
     together.insert(together.end(), header.begin(), header.end());
     if (parse_frame_head(header).payload_bytes > 0) together.resize(together.size() + 64);
   }
-  for (const std::uint8_t start : {0, 1}) {
+  for (const int start : {0, 1}) {
     Bytes seed = {static_cast<std::byte>(start), std::byte{0}, std::byte{2}, std::byte{0}};
     seed.insert(seed.end(), together.begin(), together.end());
     all.push_back(std::move(seed));

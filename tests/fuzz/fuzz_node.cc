@@ -257,7 +257,7 @@ class World final : public node::EngineEvents {
     turn();
     if (lines_.empty()) return;
     const std::uint64_t epoch = group_.progress(io_.now()).local_epoch;
-    say(&lines_.back(), Progress{.epoch = epoch, .digest_epoch = ~std::uint64_t{0}});
+    say(&lines_.back(), transport::Progress{.epoch = epoch, .digest_epoch = ~std::uint64_t{0}});
   }
   void say_of_this_round() {
     constexpr FrameType kWords[] = {FrameType::done,   FrameType::suspect, FrameType::takeover, FrameType::holdings,
@@ -272,7 +272,7 @@ class World final : public node::EngineEvents {
           if constexpr (requires { word.distance; }) word.distance %= kPeers;
           if constexpr (requires { word.member; }) word.member %= kPeers;
           if constexpr (std::is_same_v<Word, Resume>) word.group = spec_.group;
-          if constexpr (std::is_same_v<Word, Progress>) {
+          if constexpr (std::is_same_v<Word, transport::Progress>) {
             word.epoch = spec_.epoch + word.epoch % 3;
           } else if constexpr (requires { word.round; }) {
             word.round = spec_.round + (draws_.byte() >= 0xf0 ? 1 : 0);

@@ -242,7 +242,7 @@ std::vector<Bytes> seeds() {
   Bytes usual = {std::byte{2}, std::byte{0}, std::byte{0}, std::byte{0},  std::byte{1},
                  std::byte{0}, std::byte{0}, std::byte{0}, std::byte{48}, std::byte{0}};
   for (std::uint8_t chunk = 0; chunk < 12; ++chunk) {
-    for (const std::uint8_t from : {1, 2}) {
+    for (const std::uint8_t from : {std::uint8_t{1}, std::uint8_t{2}}) {
       const std::uint8_t contribution[] = {0, from, chunk, 0, 0, 1};
       const std::uint8_t average[] = {1, from, chunk, 0, 7, 1, 0, 0};
       const auto part = std::as_bytes(chunk < 4 ? std::span<const std::uint8_t>(contribution) : average);
@@ -250,7 +250,7 @@ std::vector<Bytes> seeds() {
     }
   }
   Bytes lost = usual;
-  for (const std::uint8_t event :
+  for (const int event :
        {7, 1, 0, 14, 20, 14, 20, 4, 2, 1, 1, 5, 2, 1, 1, 1, 5, 1, 3, 6, 2, 0, 1, 9, 1, 9, 8, 1, 15, 15}) {
     lost.push_back(static_cast<std::byte>(event));
   }
