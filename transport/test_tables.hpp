@@ -20,11 +20,11 @@ inline bool too_long(const flatbuffers::String* text) { return text != nullptr &
 inline std::string text_of(const flatbuffers::String* text) { return text == nullptr ? std::string() : text->str(); }
 
 // The verifier sees to it that a vector's length is aligned; elements of eight bytes may still lie across. No encoder
-// writes such a vector.
+// writes such a vector, but one without elements lies anywhere.
 template <typename Element>
 bool is_aligned(const flatbuffers::Vector<Element>* vector) {
   constexpr std::uintptr_t kAlignment = 8;
-  return vector == nullptr || reinterpret_cast<std::uintptr_t>(vector->Data()) % kAlignment == 0;
+  return vector == nullptr || vector->size() == 0 || reinterpret_cast<std::uintptr_t>(vector->Data()) % kAlignment == 0;
 }
 
 // Explanations for people, which may quote what a peer sent: cut, so that a refusal is not refused for its length.

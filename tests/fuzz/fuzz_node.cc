@@ -216,7 +216,10 @@ class World final : public node::EngineEvents {
           group_.handle_state_taken(io_.now(), wanted->epoch);
         }
         return;
-      case 4: return group_.report_model(draws_.number(), draws_.number());
+      case 4: {
+        const std::uint64_t epoch = group_.progress(io_.now()).local_epoch;
+        return group_.report_model(draws_.number() % (epoch + 1), draws_.number());
+      }
       default: static_cast<void>(group_.state_wanted()); FUZZ_CHECK(group_.progress(io_.now()).members >= 1);
     }
   }
