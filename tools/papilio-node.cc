@@ -20,6 +20,7 @@
 #include "tools/common/command_line.hpp"
 #include "tools/node/bans.hpp"
 #include "tools/node/display.hpp"
+#include "tools/node/id.hpp"
 #include "tools/node/outcome.hpp"
 #include "tools/node/settings.hpp"
 #include "tools/node/signals.hpp"
@@ -164,6 +165,7 @@ void Run::finish(const Status& status) {
 
 int main_of_node(int argc, char** argv) {
   if (argc > 1 && std::string_view(argv[1]) == "bans") return main_of_bans(argc - 1, argv + 1);
+  if (argc > 1 && std::string_view(argv[1]) == "id") return main_of_id(argc - 1, argv + 1);
   CommandLine command_line(node_manual_page());
   NodeSettings settings;
   add_node_options(command_line, settings);

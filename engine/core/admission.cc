@@ -56,11 +56,11 @@ std::vector<Shortfall> shortfalls_of(const Qualification& certificate, const Lin
 
 std::string text_of(const Shortfall& shortfall) {
   if (shortfall.figure == Shortfall::Figure::round_trip) {
-    const auto time = [](std::uint64_t nanoseconds) {
+    const auto length = [](std::uint64_t nanoseconds) {
       return human_duration(Duration(static_cast<std::int64_t>(nanoseconds)));
     };
-    return "round trip " + time(shortfall.has) + " (" + time(shortfall.has - shortfall.needs) + " above the " +
-           time(shortfall.needs) + " allowed)";
+    return "round trip " + length(shortfall.has) + " (" + length(shortfall.has - shortfall.needs) + " above the " +
+           length(shortfall.needs) + " allowed)";
   }
   const auto rate = [](std::uint64_t bps) { return human_rate(static_cast<double>(bps)); };
   return std::string(shortfall.figure == Shortfall::Figure::up ? "up " : "down ") + rate(shortfall.has) + " (" +

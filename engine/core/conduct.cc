@@ -72,10 +72,11 @@ void Conduct::load(WallTime now, const std::vector<ConductRecord>& records) {
     record.strikes = std::min(record.strikes, config_.strikes_to_ban - 1);
     record.banned_until = std::min(record.banned_until, record.banned_since + config_.longest_ban);
     record.evidence = one_line(record.evidence, config_.evidence_bytes);
-    if (!config_.slow_must_requalify) record.requalify_since.reset();
+    const bool owes_nothing_now = record.requalify_since && !config_.slow_must_requalify;
+    if (owes_nothing_now) record.requalify_since.reset();
     settle(now, record);
     const bool says_something = !record.is_clean(now) && records_.count(record.peer) == 0 && keep(now, record);
-    if (says_something) {
+    if (says_something && !owes_nothing_now) {
       changed_.erase(record.peer);  // it is written down already
     } else {
       changed_.insert(record.peer);

@@ -1,8 +1,7 @@
 #include "engine/core/door.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <cstdio>
+#include <charconv>
 
 #include "engine/base/assert.hpp"
 
@@ -25,9 +24,8 @@ Error wrong(const std::string& name, const std::string& value, const std::string
 }
 
 std::string text_of(double value) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.9g", value);
-  return text;
+  std::array<char, 32> text{};
+  return {text.data(), std::to_chars(text.begin(), text.end(), value).ptr};
 }
 
 Status check_block(const BlockLimits& limits, const std::string& prefix) {

@@ -170,11 +170,11 @@ bool LineTest::may_send_down() const {
   return goes_down(stage_) && (unreceipted_frames_ + 1) * payload_bytes_ <= config_.most_unreceipted_bytes;
 }
 
-std::uint64_t LineTest::begin_down(std::size_t flow, std::uint64_t digest) {
+void LineTest::begin_down(std::size_t flow, std::uint64_t digest) {
   PAPILIO_ASSERT(may_send_down());
   flows_[flow].digests.push_back(digest);
   unreceipted_frames_ += 1;
-  return flows_[flow].begun++;
+  flows_[flow].begun += 1;
 }
 
 void LineTest::handle_down_sent(std::size_t flow) { flows_[flow].sent += 1; }

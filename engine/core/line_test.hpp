@@ -68,8 +68,9 @@ class LineTest {
   // A frame of test data arrived; `genuine`: it is what the candidate was to send.
   void handle_up(TimePoint now, bool genuine);
   [[nodiscard]] bool may_send_down() const;
-  // A frame is being sent down; returns its number on that flow.
-  std::uint64_t begin_down(std::size_t flow, std::uint64_t digest);
+  // The number of the next frame on that flow; it is being sent, and has this digest.
+  [[nodiscard]] std::uint64_t next_down(std::size_t flow) const { return flows_[flow].begun; }
+  void begin_down(std::size_t flow, std::uint64_t digest);
   // The kernel has taken it.
   void handle_down_sent(std::size_t flow);
   void handle_receipt(TimePoint now, std::size_t flow, std::uint64_t sequence, std::uint64_t digest);

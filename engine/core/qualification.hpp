@@ -58,9 +58,12 @@ struct RoundTripFigures {
 
 // What one direction's payload took on the line.
 struct LineOverhead {
+  // Ethernet 14, TCP 20, its timestamps 12, and IPv4 20 or IPv6 40.
+  static constexpr std::uint32_t kPacketBytesIpv4 = 66, kPacketBytesIpv6 = 86;
+
   std::uint32_t segment_bytes = 0;  // of TCP payload in a full packet; 0: not known, nothing is added for packets
-  std::uint32_t packet_bytes = 66;  // Ethernet 14, IPv4 20, TCP 20, timestamps 12; IPv6: 86
-  bool encrypted = false;           // TLS 1.3: one record for a frame's header, one for each 16 KiB of its payload
+  std::uint32_t packet_bytes = kPacketBytesIpv4;
+  bool encrypted = false;  // TLS 1.3: one record for a frame's header, one for each 16 KiB of its payload
 
   // `payload_bytes` in frames of `frame_payload_bytes` behind headers of `frame_header_bytes`.
   [[nodiscard]] double line_bytes(std::uint64_t payload_bytes, std::size_t frame_payload_bytes,

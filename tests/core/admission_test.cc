@@ -402,6 +402,7 @@ TEST(Admission, DrawnCertificatesMatchTheRules) {
       continue;
     }
     std::vector<std::uint64_t> rates;
+    rates.reserve(best.size());
     for (const auto& [judge, rate] : best) rates.push_back(rate);
     std::sort(rates.rbegin(), rates.rend());
     EXPECT_EQ(decision.admitted->rate_bytes_per_s, rates[rules.judges_needed - 1] / 8);

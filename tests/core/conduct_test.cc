@@ -339,6 +339,9 @@ TEST(Conduct, WhereTheRunAsksForNoCertificatesNothingOfThatIsKept) {
   Conduct lenient;
   lenient.load(kStart, written);
   EXPECT_EQ(lenient.requalify_since(kStart, peer(1)), std::nullopt);
+  const std::vector<ConductChange> changes = changes_of(lenient, kStart);
+  ASSERT_EQ(changes.size(), 1U) << "nor on disk";
+  EXPECT_EQ(changes.front().record->requalify_since, std::nullopt);
   EXPECT_TRUE(lenient.list(until + hours(48)).empty());
   EXPECT_EQ(lenient.handle_offence(until, peer(1), Offence::slow, "").kind, Kind::ban);
   EXPECT_EQ(lenient.requalify_since(until, peer(1)), std::nullopt);
