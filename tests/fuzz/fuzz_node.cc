@@ -2,9 +2,6 @@
 // not, every type of frame with any fields, rosters, words and shards that could be right, connections that end in the
 // middle, and time. It ends nothing but their connections, each with a reason; rounds are over at their deadlines; it
 // leaves in order, with every slab back.
-#include <spdlog/sinks/null_sink.h>
-#include <spdlog/spdlog.h>
-
 #include <deque>
 #include <map>
 #include <utility>
@@ -15,6 +12,7 @@
 #include "tests/fuzz/frames.hpp"
 #include "tests/fuzz/fuzz_target.hpp"
 #include "tests/fuzz/script_io.hpp"
+#include "tests/fuzz/silence.hpp"
 
 namespace papilio::fuzz {
 namespace {
@@ -177,9 +175,15 @@ class World final : public node::EngineEvents {
   void step() {
     switch (draws_.below(16)) {
       case 0: return dial();
-      case 1: return introduce(line(), id_of(1 + draws_.below(kPeers - 1)));
+      case 1: {
+        Line* const to = line();
+        return introduce(to, id_of(1 + draws_.below(kPeers - 1)));
+      }
       case 2: return join();
-      case 3: return say(line(), draw_header(draws_, draws_.byte(), kPeers));
+      case 3: {
+        Line* const to = line();
+        return say(to, draw_header(draws_, draws_.byte(), kPeers));
+      }
       case 4: return say_of_this_round();
       case 5: return send_shard();
       case 6: return propose();
@@ -413,16 +417,6 @@ class World final : public node::EngineEvents {
   node::Engine engine_;
   node::Group group_;
 };
-
-void be_silent() {
-  static const bool once = [] {
-    auto logger = std::make_shared<spdlog::logger>("fuzz", std::make_shared<spdlog::sinks::null_sink_st>());
-    logger->set_level(spdlog::level::debug);  // what is logged is written down, and then thrown away
-    spdlog::set_default_logger(std::move(logger));
-    return true;
-  }();
-  static_cast<void>(once);
-}
 
 }  // namespace
 

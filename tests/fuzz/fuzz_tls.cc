@@ -1,13 +1,11 @@
 // Encrypted connections: two ends over a network that delivers in pieces, damages, repeats and makes up bytes. Whatever
 // it does, what one end reads is the beginning of what the other wrote, from the other's key, or nothing.
-#include <openssl/rand.h>
-
 #include <array>
 #include <cstring>
 
-#include "engine/base/random.hpp"
 #include "tests/fuzz/draws.hpp"
 #include "tests/fuzz/fuzz_target.hpp"
+#include "tests/fuzz/randomness.hpp"
 #include "tests/fuzz/script_io.hpp"
 #include "transport/secure_io.hpp"
 
@@ -15,26 +13,6 @@ namespace papilio::fuzz {
 namespace {
 
 using namespace transport;
-
-// A finding has to repeat: keys of handshakes come out of the same bytes every time. OpenSSL keeps this door open for
-// tests of its own, and calls it deprecated.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
-Random& entropy() {
-  static Random random(1);
-  return random;
-}
-int draw_bytes(unsigned char* out, int count) {
-  for (int i = 0; i < count; ++i) out[i] = static_cast<unsigned char>(entropy().next());
-  return 1;
-}
-void repeat_randomness() {
-  static const RAND_METHOD method = {nullptr, draw_bytes, nullptr, nullptr, draw_bytes, nullptr};
-  static const bool is_set = RAND_set_rand_method(&method) == 1;
-  FUZZ_CHECK(is_set);
-  entropy() = Random(1);
-}
-#pragma GCC diagnostic pop
 
 // One end, used for one input after the other: each leaves nothing open.
 class End final : private StreamEvents, private ListenerEvents {
