@@ -98,9 +98,10 @@ struct Exchange {
   GroupProgress progress;
   bool group_is_complete = false;
   bool out_of_step = false;
-  std::vector<std::string> refusals;    // which address refused this node for good, and why
-  std::vector<std::string> unanswered;  // addresses
-  std::vector<std::string> bans;        // which address refuses this node for now, or is refused, and why
+  std::vector<node::RefusalCount> refused;  // by this node
+  std::vector<std::string> refusals;        // which address refused this node for good, and why
+  std::vector<std::string> unanswered;      // addresses
+  std::vector<std::string> bans;            // which address refuses this node for now, or is refused, and why
 };
 
 class LoopNode final : public Node, private node::EngineEvents {
@@ -185,6 +186,11 @@ class LoopNode final : public Node, private node::EngineEvents {
   [[nodiscard]] GroupProgress progress() const override {
     const std::lock_guard lock(exchange_.mutex);
     return exchange_.progress;
+  }
+
+  [[nodiscard]] std::vector<node::RefusalCount> refusals() const override {
+    const std::lock_guard lock(exchange_.mutex);
+    return exchange_.refused;
   }
 
   GroupProgress wait_for_round(Duration timeout) override {
@@ -398,6 +404,9 @@ class LoopNode final : public Node, private node::EngineEvents {
       exchange_.progress = progress;
       exchange_.group_is_complete = exchange_.group_is_complete || complete;
       exchange_.out_of_step = group_.is_out_of_step();
+      if (std::exchange(refusals_told_, engine_.mesh().total_refusals()) != engine_.mesh().total_refusals()) {
+        exchange_.refused = engine_.mesh().refusals();
+      }
       if (!exchange_.group_is_complete) {
         exchange_.unanswered = engine_.mesh().unanswered();
         exchange_.bans = engine_.mesh().bans();
@@ -547,6 +556,7 @@ class LoopNode final : public Node, private node::EngineEvents {
   std::optional<AllReduceCall> call_;
   bool joined_ = false;
   bool cancel_ = false;
+  std::uint64_t refusals_told_ = 0;
   node::Gatekeeper gatekeeper_;
   core::Conduct conduct_;
   std::vector<PeerId> to_drop_;  // banned in this turn
@@ -668,6 +678,7 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   if (config.rate_bytes_per_s == 0) config.rate_bytes_per_s = gatekeeper.own_rate_bytes_per_s();
   mesh.rate_bytes_per_s = config.rate_bytes_per_s;
   mesh.door = config.admission.door;
+  mesh.idle_timeout = config.admission.idle_timeout;
   mesh.is_secure = config.admission.security == node::Security::tls;
   node::RoundDriverConfig rounds;
   rounds.self = mesh.self;

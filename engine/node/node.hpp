@@ -152,6 +152,8 @@ class Node {
   // The trainer worked through `samples` more samples towards the current epoch. Cheap, any time.
   virtual void add_samples(std::uint64_t samples) = 0;
   [[nodiscard]] virtual GroupProgress progress() const = 0;
+  // Whom this node refused since it started, by reason; reasons that never occurred are left out.
+  [[nodiscard]] virtual std::vector<node::RefusalCount> refusals() const = 0;
   // Blocks until progress().round_open or progress().left, or until the timeout; for trainers that have nothing else to
   // do.
   virtual GroupProgress wait_for_round(Duration timeout) = 0;
