@@ -26,6 +26,8 @@ struct NodeSettings {
   std::vector<std::string> peers;
   std::uint64_t group_size = 0;  // 0: this node and its peers
   std::string state_dir;
+  std::string evidence_dir;
+  std::uint64_t evidence_files = 1000;
 
   // What is learnt
   std::string data;  // empty: the licences of base-files
@@ -69,7 +71,7 @@ struct NodeSettings {
 void add_node_options(CommandLine& command_line, NodeSettings& settings);
 
 // What the flags cannot check one by one. Fills in group_size and slot where they follow from the rest. Creates
-// state_dir. Errors name the key, the value and the remedy.
+// state_dir and evidence_dir. Errors name the key, the value and the remedy.
 Status validate(NodeSettings& settings);
 
 [[nodiscard]] training::ModelSettings model_settings_of(const NodeSettings& settings);
