@@ -92,6 +92,8 @@ class Flow final : private StreamEvents {
   // Payload that has come so far, that of an unfinished frame included.
   [[nodiscard]] std::uint64_t payload_received() const;
   [[nodiscard]] Address peer_address() const { return stream_ != nullptr ? stream_->peer_address() : Address{}; }
+  // Whose key the other side has proved to hold; null where nothing was proved.
+  [[nodiscard]] const PublicKey* peer_key() const { return stream_ != nullptr ? stream_->peer_key() : nullptr; }
   void set_send_buffer(std::size_t bytes) {
     if (is_open()) stream_->set_send_buffer(bytes);
   }

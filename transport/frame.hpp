@@ -60,8 +60,16 @@ enum class RefusalReason : std::uint8_t {
   too_many = 5,
   banned = 6,
   busy = 7,
+  security = 8,
+  wrong_identity = 9,
+  not_allowed = 10,
+  not_qualified = 11,
 };
 [[nodiscard]] std::string_view to_string(RefusalReason reason);
+
+// A hello's certificates, and the bytes of each.
+inline constexpr std::size_t kMaximumCertificates = 8;
+inline constexpr std::size_t kMaximumCertificateBytes = 1024;
 
 enum class Codec : std::uint8_t { fp32 = 0, bf16 = 1, fp16 = 2, int8 = 3 };
 enum class Compression : std::uint8_t { none = 0, zstd = 1 };
@@ -79,6 +87,7 @@ struct Hello {
   std::uint64_t rate_bytes_per_s = 0;
   std::uint64_t elements = 0;
   std::string software;
+  std::vector<std::vector<std::byte>> certificates = {};  // statements; at most kMaximumCertificates
 };
 struct Refusal {
   RefusalReason reason = RefusalReason::unspecified;
@@ -231,6 +240,7 @@ void seal_frame_header(std::span<std::byte> header);
 enum class FrameFault : std::uint8_t {
   none,
   not_papilio,       // magic differs: another protocol
+  encrypted,         // TLS, where nothing was to be encrypted
   protocol_version,  // a version this build does not speak
   unknown_type,
   bad_length,    // header or payload beyond the limits, or not of this type

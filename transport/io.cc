@@ -14,6 +14,8 @@ std::string_view to_string(IoCode code) {
     case IoCode::unreachable: return "unreachable";
     case IoCode::timed_out: return "timed out";
     case IoCode::out_of_resources: return "out of descriptors, memory or ports";
+    case IoCode::not_secure: return "not secure";
+    case IoCode::damaged: return "damaged";
     case IoCode::failed: return "failed";
   }
   return "unknown";
@@ -46,6 +48,7 @@ IoStatus IoStatus::from_errno(int error_number) {
 std::string IoStatus::to_string() const {
   std::string text(transport::to_string(code));
   if (error_number != 0) text += " (" + std::generic_category().message(error_number) + ")";
+  if (!detail.empty()) text += ": " + std::string(detail);
   return text;
 }
 

@@ -38,13 +38,16 @@ enum class IoCode : std::uint8_t {
   unreachable,       // no route
   timed_out,         // the operating system gave up
   out_of_resources,  // descriptors, memory or ports
+  not_secure,        // the other side has not proved who it is, or does not speak TLS 1.3
+  damaged,           // what came in was not what was sent
   failed,            // anything else: see error_number
 };
 [[nodiscard]] std::string_view to_string(IoCode code);
 
 struct IoStatus {
   IoCode code = IoCode::ok;
-  int error_number = 0;  // errno, 0 where there is none
+  int error_number = 0;          // errno, 0 where there is none
+  std::string_view detail = {};  // in words, living as long as the program; empty where there are none
 
   static IoStatus from_errno(int error_number);
   [[nodiscard]] std::string to_string() const;

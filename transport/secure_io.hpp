@@ -8,18 +8,22 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 
 #include "engine/base/result.hpp"
 #include "transport/identity.hpp"
 #include "transport/io.hpp"
+#include "transport/tls.hpp"
 
 namespace papilio::transport {
 
 struct SecureOptions {
   // Ciphertext that a peer may send before it has proved who it is.
   std::size_t handshake_bytes = std::size_t{16} << 10U;
+  // Records sent under one key before the next one is taken.
+  std::uint64_t records_per_key = TlsSession::kRecordsPerKey;
 };
 
 // Takes over `io`, which is used through the returned one only from then on.

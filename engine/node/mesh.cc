@@ -92,7 +92,8 @@ Peer* Mesh::find(const PeerId& id) const {
 std::vector<std::string> Mesh::unanswered() const {
   std::vector<std::string> addresses;
   for (const Dial& dial : dials_) {
-    if (!dial.answered) addresses.push_back(dial.address.to_string());
+    if (dial.answered) continue;
+    addresses.push_back(dial.address.to_string() + (dial.failure.empty() ? "" : " (" + dial.failure + ")"));
   }
   return addresses;
 }
@@ -294,7 +295,20 @@ void Mesh::on_frame(Flow& flow, const Header& header, transport::Slab payload, s
   violate(connection, "a frame before the hello");
 }
 
-std::optional<Refusal> Mesh::objection_to(const Hello& hello) const {
+// Who it is comes first: everything else depends on it.
+std::optional<Refusal> Mesh::objection_to(const Connection& connection, const Hello& hello) {
+  if (config_.is_secure) {
+    const transport::PublicKey* const key = connection.flow.peer_key();
+    if (key == nullptr || transport::peer_id_of(*key) != hello.peer) {
+      counters_.wrong_identity += 1;
+      return Refusal{RefusalReason::wrong_identity,
+                     "the hello is from " + to_hex(hello.peer) + ", the key on this connection is " +
+                         (key == nullptr ? "missing" : "that of " + to_hex(transport::peer_id_of(*key))) +
+                         ": a peer's id is the hash of its own key"};
+    }
+  }
+  if (hello.peer == config_.self) return Refusal{RefusalReason::same_peer, "a node dialled itself"};
+  if (auto objection = events_.objection_to_peer(hello.peer)) return objection;
   if (hello.run_id != config_.run_id) {
     return Refusal{RefusalReason::wrong_run, "this run is '" + config_.run_id + "', yours is '" + hello.run_id + "'"};
   }
@@ -304,13 +318,12 @@ std::optional<Refusal> Mesh::objection_to(const Hello& hello) const {
                                                    " there): compare model and its sizes, seed, "
                                                    "target-batch, learning-rate, warmup-steps, data's characters"};
   }
-  if (hello.peer == config_.self) return Refusal{RefusalReason::same_peer, "a node dialled itself"};
-  return events_.objection_to_peer(hello.peer);
+  return std::nullopt;
 }
 
 void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
   connection.hello = hello;
-  if (const auto objection = objection_to(hello)) {
+  if (const auto objection = objection_to(connection, hello)) {
     counters_.refused += 1;
     if (may_say(to_string(objection->reason))) {
       spdlog::warn("{} ({}): refused ({}): {}", connection.address, to_hex(hello.peer), to_string(objection->reason),
@@ -337,7 +350,7 @@ void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
 }
 
 void Mesh::handle_hello_of_acceptor(Connection& connection, const Hello& hello) {
-  if (const auto objection = objection_to(hello)) {
+  if (const auto objection = objection_to(connection, hello)) {
     counters_.refused += 1;
     if (objection->reason == RefusalReason::banned) {
       handle_ban(connection, connection.address + " (" + to_hex(hello.peer) + ") is banned here " + objection->detail);
@@ -397,6 +410,7 @@ Peer& Mesh::establish(Connection& connection) {
     peer->rate_bytes_per_s = connection.hello.rate_bytes_per_s;
     peer->session = connection.hello.session;
     peer->is_local_host = connection.is_local_host;
+    peer->is_encrypted = connection.flow.peer_key() != nullptr;
     peer->dialled_here = connection.dialled;
   }
   connection.peer = peer;
@@ -406,7 +420,7 @@ Peer& Mesh::establish(Connection& connection) {
 
 void Mesh::handle_refusal(Connection& connection, const Refusal& refusal) {
   const bool final = refusal.reason == RefusalReason::wrong_run || refusal.reason == RefusalReason::wrong_model ||
-                     refusal.reason == RefusalReason::protocol_version ||
+                     refusal.reason == RefusalReason::protocol_version || refusal.reason == RefusalReason::security ||
                      (refusal.reason == RefusalReason::same_peer && refusal.detail == "a node dialled itself");
   if (connection.dial != nullptr) {
     connection.dial->answered = true;
@@ -504,11 +518,21 @@ void Mesh::tune_send_buffer(Connection& connection) {
 
 void Mesh::on_flow_failed(Flow& flow, const transport::FlowFailure& failure) {
   Connection& connection = connection_of(flow);
+  if (connection.dial != nullptr) connection.dial->failure = failure.to_string();
   if (failure.is_protocol_violation()) {
     const bool damaged = failure.frame_fault == transport::FrameFault::bad_checksum;
     return violate(connection, failure.to_string(), damaged ? PeerLeft::damaged : PeerLeft::protocol_violation);
   }
+  if (connection.stage == Stage::established && failure.io.code == transport::IoCode::damaged) {
+    return violate(connection, failure.to_string(), PeerLeft::damaged);
+  }
   if (connection.stage == Stage::established) return lose_flow(connection, failure.to_string());
+  if (failure.io.code == transport::IoCode::not_secure) {
+    counters_.not_secure += 1;
+    if (may_say("not secure")) spdlog::warn("{}: connection closed: {}", connection.address, failure.to_string());
+    connection.stage = Stage::closing;
+    return;
+  }
   if (connection.peer != nullptr) {  // a further flow that could not be opened: the link lives without it
     spdlog::debug("{}: further flow not opened: {}", connection.address, failure.to_string());
   } else if (connection.dialled || may_say("gone before the handshake")) {

@@ -44,6 +44,7 @@ struct Peer {
   std::uint64_t rate_bytes_per_s = 0;
   std::uint64_t session = 0;
   bool is_local_host = false;
+  bool is_encrypted = false;  // and its id is that of the key that it has proved to hold
   bool dialled_here = false;
   bool leaving = false;  // it said goodbye; what it sent before is still on its way on other flows
   std::string goodbye;
@@ -72,6 +73,8 @@ struct MeshConfig {
   std::uint16_t flows = 0;  // per link that is dialled here; 0: kFarFlows towards far hosts, else 1
   std::optional<transport::Address> listen;
   std::vector<transport::Address> peers;
+  // The Io encrypts: every peer proves its id, and whoever says another one is refused.
+  bool is_secure = false;
   transport::SocketOptions local_options, remote_options;
   Duration handshake_timeout = std::chrono::seconds(10);
   Duration redial_first = std::chrono::milliseconds(50);
@@ -137,7 +140,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   [[nodiscard]] const std::vector<std::unique_ptr<Peer>>& peers() const { return peers_; }
   [[nodiscard]] Peer* find(const PeerId& id) const;
   [[nodiscard]] const MeshConfig& config() const { return config_; }
-  // Addresses that have not answered yet.
+  // Addresses that have not answered yet, each with how the last try ended.
   [[nodiscard]] std::vector<std::string> unanswered() const;
   // Addresses that answered with a ban, or are banned here, with the words for it.
   [[nodiscard]] std::vector<std::string> bans() const;
@@ -161,6 +164,8 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
     std::uint64_t refused = 0;              // hellos of another run or model, or of a banned peer
     std::uint64_t protocol_violations = 0;  // not our protocol, or malformed
     std::uint64_t handshake_timeouts = 0;
+    std::uint64_t not_secure = 0;      // connections that came to nothing in the TLS handshake
+    std::uint64_t wrong_identity = 0;  // hellos under an id that is not the sender's
   };
   [[nodiscard]] const Counters& counters() const { return counters_; }
 
@@ -199,7 +204,8 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
     bool busy = false;      // a connection is under way, or up
     bool given_up = false;  // refused for good
     bool answered = false;
-    std::string ban;  // why the last handshake there came to nothing, where a ban was the reason
+    std::string failure;  // how the last try ended
+    std::string ban;      // why the last handshake there came to nothing, where a ban was the reason
   };
 
   void ask_sources(TimePoint now);
@@ -221,7 +227,8 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   void dial_now(Dial& dial);
   void dial_further_flows(Peer& peer, const transport::Address& address);
   [[nodiscard]] transport::Hello own_hello(std::uint64_t session, std::uint16_t flow, std::uint16_t flows) const;
-  [[nodiscard]] std::optional<transport::Refusal> objection_to(const transport::Hello& hello) const;
+  [[nodiscard]] std::optional<transport::Refusal> objection_to(const Connection& connection,
+                                                               const transport::Hello& hello);
 
   void handle_hello_of_dialler(Connection& connection, const transport::Hello& hello);
   void handle_hello_of_acceptor(Connection& connection, const transport::Hello& hello);

@@ -30,6 +30,7 @@
 #include "kernels/ops.h"
 #include "transport/identity.hpp"
 #include "transport/io.hpp"
+#include "transport/secure_io.hpp"
 
 namespace papilio {
 
@@ -48,7 +49,7 @@ core::WallTime wall_now() { return std::chrono::floor<std::chrono::seconds>(std:
 struct Kept {
   std::optional<node::StateDirectory> directory;
   std::optional<node::BanStore> store;
-  std::optional<transport::Identity> identity;
+  std::optional<transport::Identity> identity;  // what is signed with; none without security
   std::vector<core::ConductRecord> records;
 };
 std::string text_of(double value) {
@@ -619,15 +620,6 @@ Result<Kept> open_state(const std::string& path) {
   return Result<Kept>(std::move(kept));
 }
 
-// Evidence is signed, and a signer's id is the hash of its key.
-Result<std::optional<transport::Identity>> identity_of(const NodeConfig& config) {
-  if (config.evidence_dir.empty()) return std::optional<transport::Identity>();
-  auto identity = config.state_dir.empty() ? transport::Identity::generate()
-                                           : transport::Identity::load_or_create(config.state_dir + "/key.pem");
-  if (!identity) return identity.error();
-  return std::optional(std::move(*identity));
-}
-
 Result<transport::IoBackend> backend_of(const std::string& name) {
   if (name == "auto") return transport::IoBackend::automatic;
   if (name == "uring") return transport::IoBackend::uring;
@@ -666,6 +658,9 @@ Status check(const NodeConfig& config) {
   if (config.round_timeout < std::chrono::milliseconds(10) || config.round_timeout > std::chrono::hours(24)) {
     return usage_error("round-timeout: '" + format_duration(config.round_timeout) + "' is not a time from 10ms to 24h");
   }
+  if (config.security != "tls" && config.security != "none") {
+    return usage_error("security: '" + config.security + "' is neither tls nor none");
+  }
   if (auto format = node::parse_format_choice(config.codec); !format) return format.error();
   if (!core::norm_action_of(config.norm_policy)) {
     return usage_error("norm-policy: '" + config.norm_policy + "' is no policy: use off, clip or refuse");
@@ -674,6 +669,10 @@ Status check(const NodeConfig& config) {
     return usage_error("norm-limit: " + text_of(config.norm_limit) + " is not a factor from 1 to 1e6");
   }
   if (!config.evidence_dir.empty()) {
+    if (config.security == "none") {
+      return usage_error("evidence-dir: '" + config.evidence_dir +
+                         "': evidence takes signatures, which security none leaves out: use tls, or keep none");
+    }
     if (auto checked = node::EvidenceKeeper::check_directory(config.evidence_dir); !checked) return checked;
   }
   if (config.evidence_files < 1) return usage_error("evidence-files: '0' keeps nothing: use 1 or more");
@@ -712,20 +711,19 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   }
   auto kept = open_state(config.state_dir);
   if (!kept) return kept.error();
-  auto identity = identity_of(config);
+  auto identity =
+      kept->directory ? Result<transport::Identity>(kept->directory->identity()) : transport::Identity::generate();
   if (!identity) return identity.error();
-  kept->identity = std::move(*identity);
-  auto id = kept->identity ? Result<PeerId>(kept->identity->id())
-                           : (kept->directory ? Result<PeerId>(kept->directory->id()) : node::random_peer_id());
-  if (!id) return id.error();
-  mesh.self = *id;
+  mesh.self = identity->id();
+  mesh.is_secure = config.security == "tls";
+  if (mesh.is_secure) kept->identity = *identity;
   node::RoundDriverConfig rounds;
-  rounds.self = *id;
+  rounds.self = mesh.self;
   rounds.patience = config.patience;
   rounds.format = *node::parse_format_choice(config.codec);
   rounds.device_pages = pages_for_gpu();
   rounds.norms = {.action = *core::norm_action_of(config.norm_policy), .limit = config.norm_limit};
-  const node::GroupConfig group{.self = *id,
+  const node::GroupConfig group{.self = mesh.self,
                                 .fingerprint = config.fingerprint,
                                 .role = mesh.role,
                                 .elements = config.elements,
@@ -742,6 +740,13 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   std::string note;
   auto io = transport::make_io(*backend, &note);
   if (!io) return io.error();
+  if (mesh.is_secure) {
+    io = transport::make_secure_io(std::move(*io), *identity);
+    if (!io) return io.error();
+    note += ", TLS 1.3";
+  } else {
+    note += ", not encrypted";
+  }
   auto node = std::make_unique<LoopNode>(std::move(config), std::move(*io), std::move(note), std::move(mesh), rounds,
                                          group, std::move(*kept));
   if (auto launched = node->launch(); !launched) return launched.error();

@@ -15,6 +15,7 @@
 #include "engine/base/ids.hpp"
 #include "engine/base/result.hpp"
 #include "engine/base/time.hpp"
+#include "engine/node/admission_config.hpp"
 #include "engine/node/patience.hpp"
 
 namespace papilio {
@@ -41,9 +42,12 @@ struct NodeConfig {
   // Where this node keeps who it is and whom it banned; exists, and is this process's alone. Empty: every start is a
   // new peer, and bans end with the process.
   std::string state_dir;
-  // Where signed reports of rounds are kept, and proof against others; exists. Empty: nowhere.
+  // Where signed reports of rounds are kept, and proof against others; exists. Empty: nowhere. Takes security.
   std::string evidence_dir;
-  std::uint32_t evidence_files = 1000;                  // the oldest go when there are more
+  std::uint32_t evidence_files = 1000;  // the oldest go when there are more
+  // tls: every connection is encrypted, and every peer proves its id. none, for closed networks and benchmarks: anybody
+  // on the way can read and change what is sent, and pose as anybody. The same on all nodes of a run.
+  std::string security = "tls";
   std::uint32_t flows = 0;                              // connections per peer; 0: 1 on the local host, 4 elsewhere
   Duration round_timeout = std::chrono::seconds(30);    // from a round's start to its deadline
   Duration connect_timeout = std::chrono::seconds(10);  // one dial, one handshake
@@ -56,6 +60,8 @@ struct NodeConfig {
   node::RoundPatience patience;
   // How long nodes wait for each other while they agree on who is in a round.
   node::RosterPatience roster;
+  // Whom this node lets in, and how many strangers may stand at its door.
+  node::AdmissionConfig admission;
   // What this node sends its shards in: fp32 (exact), bf16, fp16 or int8, each also with +zstd, or auto: whatever is
   // fastest on each link. It reads all of them. What rounding takes is added to the next round's gradient.
   std::string codec = "fp32";

@@ -276,6 +276,7 @@ void add_options(tools::CommandLine& command_line, Options& options) {
   tools::add_count(app, "--flows", options.flows, 0, 16, "Connections per peer; 0: chosen by the engine.");
   tools::add_text(app, "--state-dir", options.node.state_dir, "DIR", "Where it keeps who it is and whom it banned.");
   tools::add_text(app, "--transport", options.node.transport, "NAME", "auto, uring or uv.");
+  tools::add_choice(app, "--security", options.node.security, {"tls", "none"}, "Whether connections are encrypted.");
   tools::add_duration(app, "--round-timeout", options.node.round_timeout, "From a round's start to its deadline.");
   tools::add_duration(app, "--join-timeout", options.node.join_timeout, "How long to wait for the group.");
   tools::add_patience_options(app, options.patience);

@@ -17,6 +17,10 @@ import threading
 import time
 import unittest
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
+
+from harness import peer_id_of  # noqa: E402
+
 PATIENCE_S = 60
 DONE, NOT_SO, USAGE, RUNTIME = 0, 1, 2, 3
 PROGRAMS = {pathlib.Path(path).name: os.path.abspath(path) for path in sys.argv[1:]}
@@ -85,7 +89,7 @@ class BansTest(unittest.TestCase):
                        "--target-batch", "8", "--steps", "3", "--state-dir", name, *arguments)
 
     def id_of(self, name: str) -> str:
-        return (pathlib.Path(self.directory) / name / "peer-id").read_text().strip()
+        return peer_id_of(pathlib.Path(self.directory) / name)
 
     def make_state(self, name: str) -> str:
         """A node's directory as a first start leaves it; its id."""
@@ -214,11 +218,11 @@ class BansTest(unittest.TestCase):
         first.end(signal.SIGKILL)
         third = self.start_node("state", other, [one])
         third.wait_for("listening on")
-        pathlib.Path(self.directory, "state", "peer-id").write_text("nonsense")
+        pathlib.Path(self.directory, "state", "identity.pem").write_text("nonsense")
         third.end(signal.SIGKILL)
         fourth = self.start_node("state", other, [one])
-        self.assertEqual(fourth.exit_code(), RUNTIME, fourth.text())
-        self.assertRegex(fourth.text(), "papilio-node: state-dir: 'state/peer-id' is not what a node wrote")
+        self.assertEqual(fourth.exit_code(), USAGE, fourth.text())
+        self.assertRegex(fourth.text(), "papilio-node: state-dir: key file 'state/identity.pem' holds no Ed25519 private key")
 
 
 if __name__ == "__main__":

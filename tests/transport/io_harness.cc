@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "transport/secure_io.hpp"
 #include "transport/sim_io.hpp"
 #include "transport/socket.hpp"
 #include "transport/uring_io.hpp"
@@ -12,6 +13,10 @@ namespace papilio::transport {
 namespace {
 
 constexpr auto kBound = std::chrono::seconds(60);
+
+std::unique_ptr<Io> secured(std::unique_ptr<Io> io, std::uint8_t seed) {
+  return make_secure_io(std::move(io), Identity::from_seed({seed})).value();
+}
 
 // Both ends in one loop, over loopback.
 class RealHarness final : public Harness {
@@ -48,8 +53,12 @@ class RealHarness final : public Harness {
 // Two hosts of a simulated network.
 class SimHarness final : public Harness {
  public:
-  SimHarness(std::uint64_t seed, const SimOptions& options)
-      : network_(seed, options), server_(network_.make_host(1)), client_(network_.make_host(2)) {}
+  SimHarness(std::uint64_t seed, const SimOptions& options, bool secure = false)
+      : network_(seed, options), server_(network_.make_host(1)), client_(network_.make_host(2)) {
+    if (!secure) return;
+    server_ = secured(std::move(server_), 1);
+    client_ = secured(std::move(client_), 2);
+  }
 
   Io& server() override { return *server_; }
   Io& client() override { return *client_; }
@@ -58,18 +67,28 @@ class SimHarness final : public Harness {
   bool run_until(const std::function<bool()>& predicate) override {
     const TimePoint bound = network_.now() + kBound;
     while (!predicate()) {
-      if (network_.run_ready_hosts()) continue;
+      if (run_ready_hosts()) continue;
       if (network_.now() > bound || !network_.step()) return false;
     }
     return true;
   }
   void settle() override {
-    while (network_.run_ready_hosts() || network_.step()) {
+    while (run_ready_hosts() || network_.step()) {
     }
   }
   [[nodiscard]] bool is_real() const override { return false; }
 
  private:
+  bool run_ready_hosts() {
+    bool ran = false;
+    for (const auto& [host, io] : {std::pair(1U, server_.get()), std::pair(2U, client_.get())}) {
+      if (!network_.is_ready(host)) continue;
+      io->run_once(network_.now());
+      ran = true;
+    }
+    return ran;
+  }
+
   SimNetwork network_;
   std::unique_ptr<Io> server_, client_;
 };
@@ -93,9 +112,17 @@ std::vector<HarnessFactory> harness_factories() {
   factories.push_back({"uv", [] { return std::unique_ptr<Harness>(new RealHarness(make_uv_io().value())); }});
   factories.push_back({"sim", [] { return std::unique_ptr<Harness>(new SimHarness(1, {})); }});
   factories.push_back({"sim_harsh", [] { return std::unique_ptr<Harness>(new SimHarness(2, harsh_options())); }});
+  factories.push_back(
+      {"tls_over_uv", [] { return std::unique_ptr<Harness>(new RealHarness(secured(make_uv_io().value(), 1))); }});
+  factories.push_back({"tls_over_sim", [] { return std::unique_ptr<Harness>(new SimHarness(1, {}, true)); }});
+  factories.push_back(
+      {"tls_over_sim_harsh", [] { return std::unique_ptr<Harness>(new SimHarness(2, harsh_options(), true)); }});
   // Not every kernel and sandbox lets io_uring run.
   if (make_uring_io().ok()) {
     factories.push_back({"uring", [] { return std::unique_ptr<Harness>(new RealHarness(make_uring_io().value())); }});
+    factories.push_back({"tls_over_uring", [] {
+                           return std::unique_ptr<Harness>(new RealHarness(secured(make_uring_io().value(), 1)));
+                         }});
   }
   return factories;
 }
