@@ -21,20 +21,32 @@ constexpr std::size_t kFixedBytes = 2048;
 constexpr std::size_t kRosterBytes =
     kFixedBytes + kMaximumMembers * (sizeof(wire::RosterEntry) + sizeof(wire::Consent));
 constexpr std::size_t kMemberBytes =
-    kMemberOverheadBytes + sizeof(wire::Key) + kMaximumReasonBytes + kMaximumEvidenceBytes;
+    kMemberOverheadBytes + sizeof(wire::Named) + kMaximumReasonBytes + kMaximumEvidenceBytes;
 static_assert(kFixedBytes + kMaximumRunIdBytes + kRosterBytes + kMaximumMembers * kMemberBytes <=
               transport::kMaximumStatementBytes);
 static_assert(kFixedBytes + kMaximumRunIdBytes + 2 * kRosterBytes <= transport::kMaximumStatementBytes);
-static_assert(sizeof(wire::Key) == sizeof(PeerId::bytes));
+static_assert(sizeof(wire::Named) == sizeof(PeerId::bytes));
 
-wire::Key to_wire(const std::array<std::uint8_t, 32>& bytes) {
+wire::Named to_wire(const PeerId& id) {
+  wire::Named named;
+  std::memcpy(&named, id.bytes.data(), sizeof(named));
+  return named;
+}
+
+PeerId from_wire(const wire::Named& named) {
+  PeerId id;
+  std::memcpy(id.bytes.data(), &named, id.bytes.size());
+  return id;
+}
+
+wire::Key to_wire(const transport::PublicKey& bytes) {
   wire::Key key;
   std::memcpy(&key, bytes.data(), sizeof(key));
   return key;
 }
 
-std::array<std::uint8_t, 32> from_wire(const wire::Key& key) {
-  std::array<std::uint8_t, 32> bytes;
+transport::PublicKey from_wire(const wire::Key& key) {
+  transport::PublicKey bytes;
   std::memcpy(bytes.data(), &key, bytes.size());
   return bytes;
 }
@@ -62,7 +74,7 @@ auto build(Builder& builder, const SignedCommit& roster) {
   const core::Proposal& proposal = roster.commit.proposal;
   std::vector<wire::RosterEntry> members;
   for (const core::RosterEntry& each : proposal.members) {
-    members.emplace_back(to_wire(each.peer.bytes), each.rate_bytes_per_s, each.reduces);
+    members.emplace_back(to_wire(each.peer), each.rate_bytes_per_s, each.reduces);
   }
   std::vector<wire::Consent> consents;
   for (const transport::Consent& each : roster.consents) {
@@ -70,7 +82,7 @@ auto build(Builder& builder, const SignedCommit& roster) {
   }
   const auto wire_members = builder.CreateVectorOfStructs(members);
   const auto wire_consents = builder.CreateVectorOfStructs(consents);
-  const wire::Key proposer = to_wire(proposal.ballot.proposer.bytes);
+  const wire::Named proposer = to_wire(proposal.ballot.proposer);
   const wire::Seal seal = to_wire(roster.seal);
   return wire::CreateSignedRoster(builder, proposal.round, proposal.epoch, proposal.ballot.attempt, proposal.instance,
                                   &proposer, wire_members, proposal.chunk_bytes, proposal.timeout_ms,
@@ -80,7 +92,7 @@ auto build(Builder& builder, const SignedCommit& roster) {
 auto build(Builder& builder, const MemberRecord& member) {
   const auto reason = builder.CreateString(cut(member.reason, kMaximumReasonBytes));
   const auto evidence = builder.CreateString(cut(member.evidence, kMaximumEvidenceBytes));
-  const wire::Key peer = to_wire(member.peer.bytes);
+  const wire::Named peer = to_wire(member.peer);
   wire::MemberRecordBuilder record(builder);
   record.add_peer(&peer);
   record.add_contributions_in(member.contributions_in);
@@ -124,12 +136,12 @@ std::optional<SignedCommit> read_roster(const wire::SignedRoster* table) {
   core::Proposal& proposal = roster.commit.proposal;
   proposal.round = table->round();
   proposal.epoch = table->epoch();
-  proposal.ballot = {table->attempt(), PeerId{from_wire(*table->proposer())}};
+  proposal.ballot = {table->attempt(), from_wire(*table->proposer())};
   proposal.instance = table->instance();
   proposal.chunk_bytes = table->chunk_bytes();
   proposal.timeout_ms = table->timeout_ms();
   for (const wire::RosterEntry* each : *table->members()) {
-    proposal.members.push_back({PeerId{from_wire(each->peer())}, each->rate_bytes_per_s(), each->reduces()});
+    proposal.members.push_back({from_wire(each->peer()), each->rate_bytes_per_s(), each->reduces()});
   }
   for (const wire::Consent* each : *table->consents()) {
     roster.consents.push_back({from_wire(each->key()), from_wire(each->seal())});
@@ -151,7 +163,7 @@ std::optional<MemberRecord> read_member(const wire::MemberRecord& table) {
     return std::nullopt;
   }
   MemberRecord member;
-  member.peer.bytes = from_wire(*table.peer());
+  member.peer = from_wire(*table.peer());
   member.contributions_in = table.contributions_in();
   member.contributions_clipped = table.contributions_clipped();
   member.averages_in = table.averages_in();

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/node/certificate.hpp"
 #include "engine/node/node.hpp"
 #include "engine/node/roster_seals.hpp"
 #include "engine/node/signed_roster.hpp"
@@ -25,7 +26,6 @@ inline constexpr std::string_view kDoubleCommitDomain = "papilio double commit 1
 // Texts are cut to this when they are written down.
 inline constexpr std::size_t kMaximumReasonBytes = 64;
 inline constexpr std::size_t kMaximumEvidenceBytes = 240;
-inline constexpr std::size_t kMaximumRunIdBytes = 256;
 
 struct MemberRecord {
   PeerId peer;
