@@ -28,8 +28,8 @@
 //      roster names everybody who is at the epoch.
 // A member that is not alive by this definition (frozen, or behind a link that holds messages for seconds) may begin a
 // roster that the others have given up: it then finds itself alone in that round, and they lose nothing. A liar can
-// split a group for a round, or commit without one that it says did not answer, since rosters and answers are not
-// signed; it cannot keep rounds from beginning.
+// split a group for a round, or commit without one that it says did not answer; it cannot keep rounds from beginning.
+// What it tells about others' answers is for signatures to prove, which the shell sees to (node/roster_seals).
 #pragma once
 
 #include <array>

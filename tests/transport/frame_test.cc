@@ -337,6 +337,38 @@ TEST(Frame, FieldsOutOfRangeAreRefusedThoughTheChecksumIsRight) {
   EXPECT_EQ(std::get<Refusal>(parsed.header).reason, RefusalReason::unspecified);
 }
 
+Consent consent_of(std::size_t number) {
+  Consent consent;
+  consent.key.fill(static_cast<std::uint8_t>(number));
+  consent.signature.fill(static_cast<std::uint8_t>(number + 1));
+  return consent;
+}
+
+// With as many members and signatures as there can be, it is read back as it was; with one more it is not read.
+TEST(Frame, SignaturesOfRostersTravel) {
+  Commit commit{.proposal = propose(kMaximumMembers), .mask = ~std::uint64_t{0}};
+  commit.proposal.instance = 77;
+  for (std::size_t member = 0; member < kMaximumMembers; ++member) commit.consents.push_back(consent_of(member));
+  commit.seal.fill(9);
+  const HeaderBytes bytes = encode(commit);
+  EXPECT_LE(bytes.size(), kMaximumHeaderBytes);
+  const ParsedHeader parsed = parse_frame_header(bytes);
+  ASSERT_EQ(parsed.fault, FrameFault::none);
+  const Commit& read = std::get<Commit>(parsed.header);
+  EXPECT_EQ(read.consents, commit.consents);
+  EXPECT_EQ(read.seal, commit.seal);
+  EXPECT_EQ(read.proposal.instance, 77U);
+  commit.consents.push_back(consent_of(64));
+  EXPECT_EQ(fault_of(encode(commit)), FrameFault::bad_table);
+
+  Ack answer{.round = 1, .attempt = 1, .consent = consent_of(3)};
+  const ParsedHeader parsed_answer = parse_frame_header(encode(answer));
+  ASSERT_EQ(parsed_answer.fault, FrameFault::none);
+  EXPECT_EQ(std::get<Ack>(parsed_answer.header).consent, answer.consent);
+  answer.consent.reset();
+  EXPECT_FALSE(std::get<Ack>(parse_frame_header(encode(answer)).header).consent);
+}
+
 // Words for people are cut to what the other side takes: a refusal must not be refused itself.
 TEST(Frame, LongExplanationsAreCutNotRefused) {
   const std::string long_text(5000, 'y');
