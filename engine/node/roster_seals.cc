@@ -15,6 +15,8 @@ transport::Consent RosterSeals::sign(const core::Proposal& proposal) const {
 std::optional<std::string> RosterSeals::take(const core::Proposal& own, const PeerId& from,
                                              const std::optional<transport::Consent>& consent) {
   if (!consent) return "it is not signed";
+  const bool is_answered = own_ && own_->proposal == own && own_->consents.contains(from);
+  if (is_answered) return std::nullopt;  // saying it again costs nothing here, and changes nothing
   if (auto objection = objection_to(run_, own, from, *consent)) return objection;
   if (!own_ || own_->proposal != own) own_ = Own{.proposal = own, .consents = {}};
   own_->consents.insert_or_assign(from, *consent);
@@ -22,29 +24,24 @@ std::optional<std::string> RosterSeals::take(const core::Proposal& own, const Pe
 }
 
 RosterSeals::Look RosterSeals::look(const PeerId& from, const SignedCommit& told, bool is_news) {
-  if (const SignedCommit* const held = find(told.commit)) return look_at_known(*held, told);
+  const SignedCommit* const held = find(told.commit);
+  if (held != nullptr && *held == told) return {Finding::holds, {}};  // nearly always: everybody passes it on
   const DoubleTongued proposer{told.commit.proposal.ballot.proposer, told.commit.proposal.round};
   if (std::find(double_tongued_.begin(), double_tongued_.end(), proposer) != double_tongued_.end()) {
     return {Finding::passed_over, {}};
   }
   const auto other = std::find_if(held_.begin(), held_.end(),
                                   [&](const SignedCommit& each) { return contradict(each.commit, told.commit); });
-  if (!is_news && other == held_.end()) return {Finding::passed_over, {}};
+  if (!is_news && held == nullptr && other == held_.end()) return {Finding::passed_over, {}};
   if (++looked_at_[from] > kMostLookedAt) return {Finding::passed_over, {}};
-  if (auto objection = objection_to(run_, told)) return {Finding::does_not_hold, std::move(*objection)};
+  if (auto objection = objection_to(run_, told, held)) return {Finding::does_not_hold, std::move(*objection)};
+  if (held != nullptr) return {Finding::holds, {}};
   if (other != held_.end()) {
     double_tongued_.push_back(proposer);
     double_commits_.push_back({.run = run_, .first = *other, .second = told});
     return {Finding::contradicts, {}};
   }
   keep(told);
-  return {Finding::holds, {}};
-}
-
-// As a rule it is the same to the last byte, and nothing is computed. A signature that differs may hold all the same.
-RosterSeals::Look RosterSeals::look_at_known(const SignedCommit& held, const SignedCommit& told) const {
-  if (held == told) return {Finding::holds, {}};
-  if (auto objection = objection_to(run_, told, &held)) return {Finding::does_not_hold, std::move(*objection)};
   return {Finding::holds, {}};
 }
 

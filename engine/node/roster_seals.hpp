@@ -69,7 +69,6 @@ class RosterSeals {
   };
 
   [[nodiscard]] const SignedCommit* find(const core::Commit& commit) const;
-  [[nodiscard]] Look look_at_known(const SignedCommit& held, const SignedCommit& told) const;
   void keep(const SignedCommit& commit);
   [[nodiscard]] bool is_foreign(const SignedCommit& commit) const;
 

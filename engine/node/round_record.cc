@@ -324,7 +324,16 @@ std::optional<std::string> objection_to(const RoundRecord& record, const PeerId&
   return members_match ? std::nullopt : std::optional<std::string>("its members are not those of its roster");
 }
 
-std::optional<std::string> objection_to(const RosterRecord& record) { return objection_to(record.run, record.roster); }
+std::optional<std::string> objection_to(const RosterRecord& record, const PeerId& signer) {
+  const auto is_signer = [&](const core::RosterEntry& entry) { return entry.peer == signer; };
+  const core::Proposal& proposal = record.roster.commit.proposal;
+  const core::Roster roster = core::roster_of(record.roster.commit);
+  if (std::none_of(proposal.members.begin(), proposal.members.end(), is_signer) ||
+      std::any_of(roster.members.begin(), roster.members.end(), is_signer)) {
+    return "its signer was not left out of what was proposed";
+  }
+  return objection_to(record.run, record.roster);
+}
 
 std::optional<std::string> objection_to(const DoubleCommit& record) {
   if (!contradict(record.first.commit, record.second.commit)) return "its two rosters do not contradict each other";

@@ -59,6 +59,7 @@ struct RoundRecord {
   bool operator==(const RoundRecord&) const = default;
 };
 
+// Of a round that began without its signer, which says that it had agreed.
 struct RosterRecord {
   RunName run;
   SignedCommit roster;
@@ -80,7 +81,7 @@ struct RosterRecord {
 
 // What does not hold or fit inside a body that `signer` signed; nothing if all does.
 [[nodiscard]] std::optional<std::string> objection_to(const RoundRecord& record, const PeerId& signer);
-[[nodiscard]] std::optional<std::string> objection_to(const RosterRecord& record);
+[[nodiscard]] std::optional<std::string> objection_to(const RosterRecord& record, const PeerId& signer);
 [[nodiscard]] std::optional<std::string> objection_to(const DoubleCommit& record);
 
 }  // namespace papilio::node

@@ -201,6 +201,23 @@ TEST(RosterSeals, AProposerThatContradictsItselfIsToldOnce) {
   EXPECT_FALSE(seals.poll_double_commit().has_value());
 }
 
+// Acknowledging again and again costs its receiver nothing, and changes nothing.
+TEST(RosterSeals, TheFirstAnswerCounts) {
+  RosterSeals seals(&identities()[0], kRun);
+  const SignedCommit expected = roster_of_first(2, 3);
+  const core::Proposal& own = expected.commit.proposal;
+  transport::Consent consent = make_consent(identities()[1], kRun, own);
+  EXPECT_NE(seals.take(own, identities()[1].id(), std::nullopt), std::nullopt);
+  consent.signature[0] ^= 1;
+  EXPECT_NE(seals.take(own, identities()[1].id(), consent), std::nullopt);
+  consent.signature[0] ^= 1;
+  EXPECT_EQ(seals.take(own, identities()[1].id(), consent), std::nullopt);
+  consent.signature[0] ^= 1;
+  EXPECT_EQ(seals.take(own, identities()[1].id(), consent), std::nullopt);
+  ASSERT_NE(seals.seal(expected.commit), nullptr);
+  EXPECT_EQ(*seals.seal(expected.commit), expected);
+}
+
 // ---- records
 
 TEST(RoundRecords, AreReadBackAsTheyWere) {
@@ -342,6 +359,8 @@ TEST(Verification, TellsWhatItIsWhateverItIs) {
     return judge_evidence("f", transport::encode(transport::make_statement(identities()[1], domain, body)));
   };
   EXPECT_TRUE(of_kind(kRosterDomain, encode(RosterRecord{kRun, roster_of_first(3, 5)})).is_genuine());
+  EXPECT_FALSE(of_kind(kRosterDomain, encode(RosterRecord{kRun, roster_of_first(3, 7)})).is_genuine());  // it is in it
+  EXPECT_FALSE(of_kind(kRosterDomain, encode(RosterRecord{kRun, roster_of_first(1, 1)})).is_genuine());  // nobody asked
   EXPECT_TRUE(of_kind(kDoubleCommitDomain, encode(DoubleCommit{kRun, roster_of_first(3, 7), roster_of_first(3, 5)}))
                   .is_genuine());
   EXPECT_FALSE(of_kind(kDoubleCommitDomain, encode(DoubleCommit{kRun, roster_of_first(3, 7), roster_of_first(3, 7)}))

@@ -58,6 +58,28 @@ Ack ack() {
           .epoch = 8};
 }
 
+Consent consent_of(std::size_t number) {
+  Consent consent;
+  consent.key.fill(static_cast<std::uint8_t>(number));
+  consent.signature.fill(static_cast<std::uint8_t>(number + 1));
+  return consent;
+}
+
+Ack signed_ack() {
+  Ack answer = ack();
+  answer.answer = RosterAnswer::acknowledged;
+  answer.consent = consent_of(3);
+  return answer;
+}
+
+Commit signed_commit(std::size_t members) {
+  Commit commit{.proposal = propose(members), .mask = ~std::uint64_t{0}};
+  commit.proposal.instance = 77;
+  for (std::size_t member = 0; member < members; ++member) commit.consents.push_back(consent_of(member));
+  commit.seal.fill(9);
+  return commit;
+}
+
 // One of each type, and the large ones.
 std::vector<Header> every_header() {
   return {hello(),
@@ -85,6 +107,9 @@ std::vector<Header> every_header() {
           Ready{16},
           ack(),
           Commit{.proposal = propose(2), .mask = 3},
+          signed_ack(),
+          signed_commit(2),
+          signed_commit(kMaximumMembers),
           propose(1),
           propose(kMaximumMembers),
           Commit{.proposal = propose(kMaximumMembers), .mask = ~std::uint64_t{0}}};
@@ -337,19 +362,9 @@ TEST(Frame, FieldsOutOfRangeAreRefusedThoughTheChecksumIsRight) {
   EXPECT_EQ(std::get<Refusal>(parsed.header).reason, RefusalReason::unspecified);
 }
 
-Consent consent_of(std::size_t number) {
-  Consent consent;
-  consent.key.fill(static_cast<std::uint8_t>(number));
-  consent.signature.fill(static_cast<std::uint8_t>(number + 1));
-  return consent;
-}
-
 // With as many members and signatures as there can be, it is read back as it was; with one more it is not read.
 TEST(Frame, SignaturesOfRostersTravel) {
-  Commit commit{.proposal = propose(kMaximumMembers), .mask = ~std::uint64_t{0}};
-  commit.proposal.instance = 77;
-  for (std::size_t member = 0; member < kMaximumMembers; ++member) commit.consents.push_back(consent_of(member));
-  commit.seal.fill(9);
+  Commit commit = signed_commit(kMaximumMembers);
   const HeaderBytes bytes = encode(commit);
   EXPECT_LE(bytes.size(), kMaximumHeaderBytes);
   const ParsedHeader parsed = parse_frame_header(bytes);

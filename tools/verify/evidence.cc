@@ -65,13 +65,14 @@ std::string judge_body(const transport::Statement& statement, std::span<const st
     content = std::move(*parsed);
     return objection.value_or("");
   };
-  const auto plain = [](const auto& record) { return node::objection_to(record); };
+  const auto by_signer = [&](const auto& record) { return node::objection_to(record, statement.signer_id()); };
   if (statement.domain == node::kRoundReportDomain) {
-    return take(node::parse_round_record(statement.body),
-                [&](const RoundRecord& record) { return node::objection_to(record, statement.signer_id()); });
+    return take(node::parse_round_record(statement.body), by_signer);
   }
-  if (statement.domain == node::kRosterDomain) return take(node::parse_roster_record(statement.body), plain);
-  if (statement.domain == node::kDoubleCommitDomain) return take(node::parse_double_commit(statement.body), plain);
+  if (statement.domain == node::kRosterDomain) return take(node::parse_roster_record(statement.body), by_signer);
+  if (statement.domain == node::kDoubleCommitDomain)
+    return take(node::parse_double_commit(statement.body),
+                [](const node::DoubleCommit& record) { return node::objection_to(record); });
   if (statement.domain == node::kCertificateDomain) {
     auto figures = node::read_certificate(bytes);
     if (!figures) return figures.error().message;
@@ -163,7 +164,7 @@ struct Describe {
   std::string operator()(const RoundRecord& record) const { return describe(record, signer); }
   std::string operator()(const node::RosterRecord& record) const {
     return describe(record.run) + describe(record.roster) +
-           line("says", "the signer had agreed to this proposal, and was left out");
+           line("says", "that the signer had agreed to this proposal, and was left out");
   }
   std::string operator()(const node::DoubleCommit& record) const {
     return describe(record.run) + describe(record.first) + describe(record.second) +
