@@ -58,6 +58,28 @@ Ack ack() {
           .epoch = 8};
 }
 
+Consent consent_of(std::size_t number) {
+  Consent consent;
+  consent.key.fill(static_cast<std::uint8_t>(number));
+  consent.signature.fill(static_cast<std::uint8_t>(number + 1));
+  return consent;
+}
+
+Ack signed_ack() {
+  Ack answer = ack();
+  answer.answer = RosterAnswer::acknowledged;
+  answer.consent = consent_of(3);
+  return answer;
+}
+
+Commit signed_commit(std::size_t members) {
+  Commit commit{.proposal = propose(members), .mask = ~std::uint64_t{0}};
+  commit.proposal.instance = 77;
+  for (std::size_t member = 0; member < members; ++member) commit.consents.push_back(consent_of(member));
+  commit.seal.fill(9);
+  return commit;
+}
+
 // One of each type, and the large ones.
 std::vector<Header> every_header() {
   return {hello(),
@@ -85,6 +107,9 @@ std::vector<Header> every_header() {
           Ready{16},
           ack(),
           Commit{.proposal = propose(2), .mask = 3},
+          signed_ack(),
+          signed_commit(2),
+          signed_commit(kMaximumMembers),
           propose(1),
           propose(kMaximumMembers),
           Commit{.proposal = propose(kMaximumMembers), .mask = ~std::uint64_t{0}}};
@@ -336,6 +361,28 @@ TEST(Frame, FieldsOutOfRangeAreRefusedThoughTheChecksumIsRight) {
   const ParsedHeader parsed = parse_frame_header(encode(unknown));
   ASSERT_EQ(parsed.fault, FrameFault::none);
   EXPECT_EQ(std::get<Refusal>(parsed.header).reason, RefusalReason::unspecified);
+}
+
+// With as many members and signatures as there can be, it is read back as it was; with one more it is not read.
+TEST(Frame, SignaturesOfRostersTravel) {
+  Commit commit = signed_commit(kMaximumMembers);
+  const HeaderBytes bytes = encode(commit);
+  EXPECT_LE(bytes.size(), kMaximumHeaderBytes);
+  const ParsedHeader parsed = parse_frame_header(bytes);
+  ASSERT_EQ(parsed.fault, FrameFault::none);
+  const Commit& read = std::get<Commit>(parsed.header);
+  EXPECT_EQ(read.consents, commit.consents);
+  EXPECT_EQ(read.seal, commit.seal);
+  EXPECT_EQ(read.proposal.instance, 77U);
+  commit.consents.push_back(consent_of(64));
+  EXPECT_EQ(fault_of(encode(commit)), FrameFault::bad_table);
+
+  Ack answer{.round = 1, .attempt = 1, .consent = consent_of(3)};
+  const ParsedHeader parsed_answer = parse_frame_header(encode(answer));
+  ASSERT_EQ(parsed_answer.fault, FrameFault::none);
+  EXPECT_EQ(std::get<Ack>(parsed_answer.header).consent, answer.consent);
+  answer.consent.reset();
+  EXPECT_FALSE(std::get<Ack>(parse_frame_header(encode(answer)).header).consent);
 }
 
 // Words for people are cut to what the other side takes: a refusal must not be refused itself.
