@@ -41,19 +41,16 @@ TEST(Shortfalls, TheMarginAsksForMore) {
   EXPECT_EQ(shortfalls(line(105'000'001, 0, milliseconds(201)), asked, 0.05).size(), 1);
 }
 
-TEST(Shortfalls, BothAtOnceHaveToReachTheirShare) {
-  const LineRequirement asked{.up_bps = 100'000'000, .down_bps = 100'000'000, .round_trip = milliseconds(200)};
-  Qualification figures = line(200'000'000, 200'000'000, milliseconds(1));
-  const auto share = static_cast<std::uint64_t>(100e6 * kAtOnceShare);
-  figures.up_at_once_bps = share;
-  figures.down_at_once_bps = share;
-  EXPECT_TRUE(shortfalls(figures, asked, 0).empty());
-  figures.up_at_once_bps = share - 1;
-  ASSERT_EQ(shortfalls(figures, asked, 0).size(), 1);
-  EXPECT_NE(shortfalls(figures, asked, 0)[0].find("while the other direction is busy"), std::string::npos);
-  // Too slow alone is said once, not twice.
-  figures.up_bps = 1;
-  EXPECT_EQ(shortfalls(figures, asked, 0).size(), 1);
+TEST(Hints, TellOfADirectionThatTheOtherTakesFrom) {
+  Qualification figures = line(200'000'000, 100'000'000, milliseconds(1));
+  figures.up_at_once_bps = static_cast<std::uint64_t>(200e6 * kAtOnceShare);
+  EXPECT_TRUE(hints(figures).empty());
+  figures.up_at_once_bps -= 1;
+  ASSERT_EQ(hints(figures).size(), 1);
+  EXPECT_NE(hints(figures)[0].find("up falls from 200 Mbit/s to 120 Mbit/s"), std::string::npos) << hints(figures)[0];
+  figures.down_at_once_bps = 1;
+  EXPECT_EQ(hints(figures).size(), 2);
+  EXPECT_TRUE(shortfalls(figures, {}, 0).empty());  // no reason to refuse
 }
 
 TEST(Shortfalls, SayWhatWasMeasuredWhatIsAskedAndWhatToDo) {
