@@ -103,8 +103,8 @@ class Qualify(unittest.TestCase):
 
     def test_a_line_that_will_not_do(self) -> None:
         judge = Judge(self)
-        result = qualify("run", "--peer", judge.address, *SHORT, *EASY, "--min-up", "900Gbps", "--json",
-                         str(self.folder / "report"))
+        result = qualify("run", "--peer", judge.address, *SHORT, "--min-up", "900Gbps", "--min-down", "1Kbps",
+                         "--max-rtt", "5s", "--json", str(self.folder / "report"))
         self.assertEqual(result.returncode, NOT_SO, result.stderr)
         self.assertIn("NOT QUALIFIED", result.stdout)
         report = json.loads((self.folder / "report").read_text())
