@@ -20,6 +20,7 @@
 #include "tools/common/command_line.hpp"
 #include "tools/node/bans.hpp"
 #include "tools/node/display.hpp"
+#include "tools/node/id.hpp"
 #include "tools/node/outcome.hpp"
 #include "tools/node/settings.hpp"
 #include "tools/node/signals.hpp"
@@ -132,6 +133,7 @@ Status Run::train(training::Learner& learner, const training::Corpus& corpus) {
     outcome_.set_seconds(seconds());
     note_agreement(node->progress());
   }
+  outcome_.set_refusals(node->refusals());
   {
     const std::lock_guard lock(node_mutex_);
     node_ = nullptr;
@@ -164,6 +166,7 @@ void Run::finish(const Status& status) {
 
 int main_of_node(int argc, char** argv) {
   if (argc > 1 && std::string_view(argv[1]) == "bans") return main_of_bans(argc - 1, argv + 1);
+  if (argc > 1 && std::string_view(argv[1]) == "id") return main_of_id(argc - 1, argv + 1);
   CommandLine command_line(node_manual_page());
   NodeSettings settings;
   add_node_options(command_line, settings);

@@ -394,9 +394,7 @@ Result<std::vector<double>> parse_weights(const std::vector<std::string>& texts)
 Status check(Options& options, const std::vector<std::string>& rate_texts, const std::vector<std::string>& weight_texts,
              std::uint64_t ranks, std::uint64_t clients) {
   options.world.format = *node::parse_format_choice(options.codec);  // one of the choices
-  if (options.security != "none") {
-    return usage_error("--security " + options.security + ": this build has no encryption; use --security none");
-  }
+  options.world.is_secure = options.security == "tls";
   if (options.begin_bytes < sizeof(float)) {
     return usage_error("--begin " + format_size(options.begin_bytes) + ": holds no fp32 value; give at least 4");
   }
@@ -535,7 +533,8 @@ int main_of_perf(int argc, char** argv) {
   tools::add_choice(command, "--error-feedback", error_feedback, {"on", "off"},
                     "whether what rounding took is added in the next iteration");
   tools::add_choice(command, "--transport", options.transport, {"auto", "uring", "uv"}, "the Io backend");
-  tools::add_choice(command, "--security", options.security, {"none", "tls"}, "encryption of the connections");
+  tools::add_choice(command, "--security", options.security, {"none", "tls"},
+                    "TLS 1.3 on every connection, or, as other benchmarks of this kind, none");
   command.add_option("--congestion-control", options.world.congestion_control,
                      "TCP congestion control (default: cubic on the local host, else the system's)");
   tools::add_count(command, "--flows", flows, 0, kMaximumFlows, "connections per pair of ranks, 0: chosen");

@@ -9,7 +9,7 @@ papilio_packages=(
   libtorch-dev libopenblas0-pthread
 )
 # iproute2 and iperf3: faults of lines are tried on lines of their own; git: which files belong to the tree.
-papilio_test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format iproute2 iperf3 git)
+papilio_test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format iproute2 iperf3 git openssl)
 
 # Where CUDA's own installer puts nvcc, without touching anybody's PATH.
 if ! command -v nvcc >/dev/null && [[ -x /usr/local/cuda/bin/nvcc ]]; then PATH+=:/usr/local/cuda/bin; fi

@@ -11,6 +11,7 @@
 #include "engine/base/assert.hpp"
 #include "frames_generated.h"
 #include "transport/test_tables.hpp"
+#include "transport/tls.hpp"
 
 namespace papilio::transport {
 
@@ -57,9 +58,17 @@ void build(Builder& builder, const Hello& hello) {
   const auto software = builder.CreateString(hello.software);
   const wire::PeerId peer = to_wire(hello.peer);
   const wire::Fingerprint fingerprint(hello.fingerprint.low, hello.fingerprint.high);
+  PAPILIO_ASSERT_VALUES(hello.certificates.size() <= kMaximumCertificates, hello.certificates.size(),
+                        kMaximumCertificates);
+  std::vector<flatbuffers::Offset<wire::Blob>> certificates;
+  for (const std::vector<std::byte>& each : hello.certificates) {
+    const auto bytes = builder.CreateVector(reinterpret_cast<const std::uint8_t*>(each.data()), each.size());
+    certificates.push_back(wire::CreateBlob(builder, bytes));
+  }
+  const auto all_certificates = builder.CreateVector(certificates);
   builder.Finish(wire::CreateHello(builder, &peer, &fingerprint, run_id, static_cast<wire::Role>(hello.role),
                                    hello.session, hello.flow, hello.flows, listen, hello.rate_bytes_per_s,
-                                   hello.elements, software));
+                                   hello.elements, software, all_certificates));
 }
 
 void build(Builder& builder, const Refusal& refusal) {
@@ -166,11 +175,25 @@ const Table* verified_root(std::span<const std::byte> table) {
   return verifier.VerifyBuffer<Table>(nullptr) ? flatbuffers::GetRoot<Table>(data) : nullptr;
 }
 
+// False: too many, or too long.
+bool read(const flatbuffers::Vector<flatbuffers::Offset<wire::Blob>>& blobs,
+          std::vector<std::vector<std::byte>>& certificates) {
+  if (blobs.size() > kMaximumCertificates) return false;
+  for (const wire::Blob* const blob : blobs) {
+    if (blob->bytes() == nullptr || blob->bytes()->size() > kMaximumCertificateBytes) return false;
+    const auto bytes = std::as_bytes(std::span(blob->bytes()->data(), blob->bytes()->size()));
+    certificates.emplace_back(bytes.begin(), bytes.end());
+  }
+  return true;
+}
+
 bool read(const wire::Hello& table, Header& header) {
   if (table.peer() == nullptr || table.fingerprint() == nullptr) return false;
   if (too_long(table.run_id()) || too_long(table.listen()) || too_long(table.software())) return false;
   if (table.flows() < 1 || table.flows() > kMaximumFlows || table.flow() >= table.flows()) return false;
   if (table.role() > wire::Role::MAX) return false;
+  std::vector<std::vector<std::byte>> certificates;
+  if (table.certificates() != nullptr && !read(*table.certificates(), certificates)) return false;
   header = Hello{.peer = from_wire(*table.peer()),
                  .fingerprint = {table.fingerprint()->low(), table.fingerprint()->high()},
                  .run_id = text_of(table.run_id()),
@@ -181,7 +204,8 @@ bool read(const wire::Hello& table, Header& header) {
                  .listen = text_of(table.listen()),
                  .rate_bytes_per_s = table.rate_bytes_per_s(),
                  .elements = table.elements(),
-                 .software = text_of(table.software())};
+                 .software = text_of(table.software()),
+                 .certificates = std::move(certificates)};
   return true;
 }
 
@@ -408,6 +432,7 @@ std::string_view to_string(FrameFault fault) {
   switch (fault) {
     case FrameFault::none: return "none";
     case FrameFault::not_papilio: return "not the Papilio protocol";
+    case FrameFault::encrypted: return "TLS, and this node takes none: one of the two was started with --security none";
     case FrameFault::protocol_version: return "unknown protocol version";
     case FrameFault::unknown_type: return "unknown frame type";
     case FrameFault::bad_length: return "frame length out of bounds";
@@ -456,7 +481,7 @@ FrameSizes parse_frame_head(std::span<const std::byte> head) {
   std::memcpy(&preamble, head.data(), sizeof(preamble));
   FrameSizes sizes;
   if (preamble.magic != kMagic) {
-    sizes.fault = FrameFault::not_papilio;
+    sizes.fault = looks_like_tls(head) ? FrameFault::encrypted : FrameFault::not_papilio;
   } else if (preamble.version != kProtocolVersion) {
     sizes.fault = FrameFault::protocol_version;
   } else if (preamble.type < 1 || preamble.type > std::variant_size_v<Header>) {

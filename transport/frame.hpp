@@ -72,7 +72,11 @@ enum class RefusalReason : std::uint8_t {
   not_allowed = 10,
   not_qualified = 11,
 };
+inline constexpr std::size_t kRefusalReasons = 12;
 [[nodiscard]] std::string_view to_string(RefusalReason reason);
+
+// Of one hello.
+inline constexpr std::size_t kMaximumCertificates = 8;
 
 enum class Codec : std::uint8_t { fp32 = 0, bf16 = 1, fp16 = 2, int8 = 3 };
 enum class Compression : std::uint8_t { none = 0, zstd = 1 };
@@ -90,6 +94,7 @@ struct Hello {
   std::uint64_t rate_bytes_per_s = 0;
   std::uint64_t elements = 0;
   std::string software;
+  std::vector<std::vector<std::byte>> certificates = {};  // statements; at most kMaximumCertificates
 };
 struct Refusal {
   RefusalReason reason = RefusalReason::unspecified;
@@ -235,6 +240,7 @@ void seal_frame_header(std::span<std::byte> header);
 enum class FrameFault : std::uint8_t {
   none,
   not_papilio,       // magic differs: another protocol
+  encrypted,         // TLS, where nothing was to be encrypted
   protocol_version,  // a version this build does not speak
   unknown_type,
   bad_length,    // header or payload beyond the limits, or not of this type

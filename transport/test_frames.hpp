@@ -11,9 +11,10 @@
 
 namespace papilio::transport {
 
-// Of one TestReceipts frame, and of the certificate in a TestVerdict.
+// Of one TestReceipts frame.
 inline constexpr std::size_t kMaximumReceipts = 256;
-inline constexpr std::size_t kMaximumCertificateBytes = 4096;
+// Of one certificate; a name of a run of 256 bytes included, it has some 700.
+inline constexpr std::size_t kMaximumCertificateBytes = 1024;
 
 struct TestRequest {
   PeerId peer;

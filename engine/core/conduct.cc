@@ -12,15 +12,6 @@ constexpr std::array<std::string_view, kOffences> kNames = {"missing",     "conn
                                                             "wrong-model", "wrong-group",     "non-finite",
                                                             "wild-norm",   "protocol",        "damaged-bytes"};
 
-// Lines end up in logs and tables: nothing in them may move a terminal's cursor or begin a new line.
-std::string one_line(std::string_view text, std::size_t bytes) {
-  std::string line(text.substr(0, bytes));
-  for (char& each : line) {
-    if (each < ' ' || each > '~') each = '?';
-  }
-  return line;
-}
-
 // Whole periods between two times; the earlier moves on by them, so that the rest counts the next time.
 std::uint32_t periods_gone(WallTime& since, WallTime now, std::chrono::seconds period) {
   if (now <= since || period <= std::chrono::seconds::zero()) return 0;
@@ -33,7 +24,7 @@ std::uint32_t minus(std::uint32_t value, std::uint32_t taken) { return value - s
 
 // What would be lost by forgetting it; the more, the later it is forgotten.
 auto harm_of(const ConductRecord& record, WallTime now) {
-  return std::tuple(record.is_banned(now), record.repeats, record.strikes);
+  return std::tuple(record.is_banned(now), record.requalify_since.has_value(), record.repeats, record.strikes);
 }
 
 // With leading zeros; a year may have more digits.
@@ -51,6 +42,14 @@ std::string to_text(WallTime time) {
   return digits(int{date.year()}, 4) + "-" + digits(unsigned{date.month()}, 2) + "-" + digits(unsigned{date.day()}, 2) +
          "T" + digits(clock.hours().count(), 2) + ":" + digits(clock.minutes().count(), 2) + ":" +
          digits(clock.seconds().count(), 2) + "Z";
+}
+
+std::string one_line(std::string_view text, std::size_t bytes) {
+  std::string line(text.substr(0, bytes));
+  for (char& each : line) {
+    if (each < ' ' || each > '~') each = '?';
+  }
+  return line;
 }
 
 std::string_view to_string(Offence offence) { return kNames.at(static_cast<std::size_t>(offence)); }
@@ -73,9 +72,11 @@ void Conduct::load(WallTime now, const std::vector<ConductRecord>& records) {
     record.strikes = std::min(record.strikes, config_.strikes_to_ban - 1);
     record.banned_until = std::min(record.banned_until, record.banned_since + config_.longest_ban);
     record.evidence = one_line(record.evidence, config_.evidence_bytes);
+    const bool owes_nothing_now = record.requalify_since && !config_.slow_must_requalify;
+    if (owes_nothing_now) record.requalify_since.reset();
     settle(now, record);
     const bool says_something = !record.is_clean(now) && records_.count(record.peer) == 0 && keep(now, record);
-    if (says_something) {
+    if (says_something && !owes_nothing_now) {
       changed_.erase(record.peer);  // it is written down already
     } else {
       changed_.insert(record.peer);
@@ -119,6 +120,7 @@ Judgement Conduct::judge(WallTime now, ConductRecord& record, Offence offence) c
   record.banned_since = now;
   record.banned_until = now + length;
   record.repeats_as_of = record.banned_until;
+  if (offence == Offence::slow && config_.slow_must_requalify) record.requalify_since = now;
   return {.kind = Judgement::Kind::ban, .strikes_to_ban = config_.strikes_to_ban, .until = record.banned_until};
 }
 
@@ -162,6 +164,14 @@ void Conduct::make_acquaintance(WallTime now, ConductRecord& record) {
   changed_.insert(record.peer);
 }
 
+bool Conduct::handle_certificate(WallTime now, const PeerId& peer, WallTime issued) {
+  const std::optional<WallTime> since = requalify_since(now, peer);
+  if (!since || issued <= *since) return false;
+  records_.at(peer).requalify_since.reset();
+  changed_.insert(peer);
+  return true;
+}
+
 bool Conduct::clear(WallTime now, const PeerId& peer) {
   const auto found = records_.find(peer);
   if (found == records_.end()) return false;
@@ -183,6 +193,13 @@ const ConductRecord* Conduct::ban_of(WallTime now, const PeerId& peer) {
   if (found == records_.end()) return nullptr;
   settle(now, found->second);
   return found->second.is_banned(now) ? &found->second : nullptr;
+}
+
+std::optional<WallTime> Conduct::requalify_since(WallTime now, const PeerId& peer) {
+  const auto found = records_.find(peer);
+  if (found == records_.end()) return std::nullopt;
+  settle(now, found->second);
+  return found->second.requalify_since;
 }
 
 std::vector<ConductRecord> Conduct::list(WallTime now) {
@@ -220,6 +237,11 @@ void Conduct::settle(WallTime now, ConductRecord& record) const {
     record.banned_until = now + (record.banned_until - record.banned_since);
     record.banned_since = now;
     record.repeats_as_of = record.banned_until;
+  }
+  if (record.requalify_since) {
+    // A certificate of now has to be able to be newer.
+    record.requalify_since = std::min(*record.requalify_since, now);
+    if (now - *record.requalify_since >= config_.requalify_fades) record.requalify_since.reset();
   }
   if (record.is_banned(now)) return;
   record.strikes_as_of = std::min(record.strikes_as_of, now);

@@ -24,6 +24,13 @@ using WallTime = std::chrono::sys_seconds;
 
 // 2026-01-31T23:59:59Z, for logs, tables and peers.
 [[nodiscard]] std::string to_text(WallTime time);
+// What others said, for the same: nothing in it may move a terminal's cursor or begin a new line. What is not printable
+// ASCII is replaced, what is longer than so many bytes is cut.
+[[nodiscard]] std::string one_line(std::string_view text, std::size_t bytes);
+
+// A qualification certificate counts for no longer than this, whatever it says: lines change, and after so long nobody
+// needs to remember who has to bring a newer one.
+inline constexpr std::chrono::seconds kLongestCertificate = std::chrono::hours(24 * 30);
 
 // What a peer did wrong, in the words of a round's promises.
 enum class Offence : std::uint8_t {
@@ -78,6 +85,12 @@ struct ConductConfig {
   std::chrono::seconds repeat_fades = std::chrono::hours(24);
   // Rounds done well that take one doubling off, once no strike is left.
   std::uint32_t good_rounds_per_repeat = 500;
+  // Whether who was banned for slowness has to bring a fresh certificate (docs/admission.md): where the run asks for
+  // certificates. Otherwise time alone ends those bans, too.
+  bool slow_must_requalify = false;
+  // That is forgotten when no certificate counts any more that could have been issued before; a day for clocks that
+  // differ.
+  std::chrono::seconds requalify_fades = kLongestCertificate + std::chrono::hours(24);
   // Bytes of evidence kept per peer; a line on a screen or two.
   std::size_t evidence_bytes = 240;
   // Peers remembered that completed a round with this node at least once, and peers that never did. Apart, so that
@@ -101,11 +114,15 @@ struct ConductRecord {
   std::string evidence;                // of that
   WallTime offended_at{};              // where nothing counts against it: when it was here last
   WallTime banned_since{}, banned_until{};
+  // When its last ban for slowness began, until it brought a certificate that is newer, whatever else it did since.
+  std::optional<WallTime> requalify_since;
 
   bool operator==(const ConductRecord&) const = default;
   [[nodiscard]] bool is_banned(WallTime now) const { return now < banned_until; }
   // Anything that could count against it.
-  [[nodiscard]] bool is_clean(WallTime now) const { return strikes == 0 && repeats == 0 && !is_banned(now); }
+  [[nodiscard]] bool is_clean(WallTime now) const {
+    return strikes == 0 && repeats == 0 && !requalify_since && !is_banned(now);
+  }
 };
 
 // What an offence led to.
@@ -138,6 +155,8 @@ class Conduct {
   Judgement handle_offence(WallTime now, const PeerId& peer, Offence offence, std::string_view evidence);
   // It contributed or reduced, and nobody had to cut it off.
   void handle_good_round(WallTime now, const PeerId& peer);
+  // It was let in with a certificate of that time. True if that was what a ban for slowness had left to ask for.
+  bool handle_certificate(WallTime now, const PeerId& peer, WallTime issued);
   // As if it had never offended. False if it had not.
   bool clear(WallTime now, const PeerId& peer);
 
@@ -146,6 +165,9 @@ class Conduct {
   // before a ban began, the ban begins anew: it lasts as long as it was to last, and not for ever.
   [[nodiscard]] const ConductRecord* ban_of(WallTime now, const PeerId& peer);
   [[nodiscard]] bool is_banned(WallTime now, const PeerId& peer) { return ban_of(now, peer) != nullptr; }
+  // Where it was banned for slowness and has not shown a newer certificate yet: what its certificates have to be issued
+  // after. The same during the ban and when it is over.
+  [[nodiscard]] std::optional<WallTime> requalify_since(WallTime now, const PeerId& peer);
   // Everybody of whom there is something to say: the banned first, those with the longest way to go at the top.
   [[nodiscard]] std::vector<ConductRecord> list(WallTime now);
   [[nodiscard]] const ConductConfig& config() const { return config_; }

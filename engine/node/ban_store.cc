@@ -12,7 +12,7 @@ namespace papilio::node {
 namespace {
 
 constexpr std::int64_t kApplicationId = 0x50504C42;  // "PPLB": that a file is ours, not somebody else's
-constexpr std::int64_t kSchemaVersion = 1;
+constexpr std::int64_t kSchemaVersion = 2;
 // Of times, in seconds since 1970: nothing that is added to one overflows.
 constexpr std::int64_t kLatest = std::int64_t{1} << 40U;
 
@@ -30,14 +30,21 @@ constexpr const char* kSchema =
     " evidence TEXT NOT NULL,"
     " offended_at INTEGER NOT NULL,"
     " banned_since INTEGER NOT NULL,"
-    " banned_until INTEGER NOT NULL"
+    " banned_until INTEGER NOT NULL,"
+    " requalify_since INTEGER"  // null: nothing of that kind is asked for
     ") WITHOUT ROWID;";
 
-constexpr const char* kInsert = "INSERT OR REPLACE INTO peers VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)";
+// Of version 1, which knew nothing of certificates: whoever's last offence was a ban for slowness.
+constexpr const char* kFromVersion1 =
+    "ALTER TABLE peers ADD COLUMN requalify_since INTEGER;"
+    "UPDATE peers SET requalify_since = banned_since WHERE offence = 'slow' AND times_banned > 0;"
+    "PRAGMA user_version = 2;";
+
+constexpr const char* kInsert = "INSERT OR REPLACE INTO peers VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)";
 constexpr const char* kDelete = "DELETE FROM peers WHERE peer = ?1";
 constexpr const char* kSelect =
     "SELECT peer, acquainted, strikes, strikes_as_of, times_banned, repeats, repeats_as_of, good_rounds, offence,"
-    " evidence, offended_at, banned_since, banned_until FROM peers";
+    " evidence, offended_at, banned_since, banned_until, requalify_since FROM peers";
 
 struct Finalise {
   void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
@@ -74,6 +81,11 @@ void bind(sqlite3_stmt* statement, const core::ConductRecord& record) {
   sqlite3_bind_int64(statement, 11, seconds_of(record.offended_at));
   sqlite3_bind_int64(statement, 12, seconds_of(record.banned_since));
   sqlite3_bind_int64(statement, 13, seconds_of(record.banned_until));
+  if (record.requalify_since) {
+    sqlite3_bind_int64(statement, 14, seconds_of(*record.requalify_since));
+  } else {
+    sqlite3_bind_null(statement, 14);
+  }
 }
 
 // A file is input like any other: somebody may have edited it.
@@ -109,6 +121,7 @@ std::optional<core::ConductRecord> record_of(sqlite3_stmt* row) {
   record.offended_at = time(10);
   record.banned_since = time(11);
   record.banned_until = time(12);
+  if (sqlite3_column_type(row, 13) != SQLITE_NULL) record.requalify_since = time(13);
   if (!sound || !offence || record.banned_until < record.banned_since) return {};
   record.offence = *offence;
   return record;
@@ -157,6 +170,8 @@ Status BanStore::prepare() {
   } else if (*application != kApplicationId) {
     return runtime_error("'" + path_ +
                          "' is a database, but not a list of bans: move it away, or name another state-dir");
+  } else if (*version == 1) {
+    if (auto changed = execute(kFromVersion1, "written"); !changed) return changed;
   } else if (*version != kSchemaVersion) {
     return runtime_error("'" + path_ + "' is a list of bans of version " + std::to_string(*version) +
                          ", this program reads version " + std::to_string(kSchemaVersion) +

@@ -1,13 +1,17 @@
 #include "engine/node/mesh.hpp"
 
+#include <netinet/in.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 #include <utility>
 
 #include "engine/base/assert.hpp"
 #include "engine/base/limits.hpp"
 #include "engine/base/random.hpp"
+#include "engine/base/units.hpp"
 
 namespace papilio::node {
 
@@ -30,6 +34,29 @@ std::string printable(const std::string& text) {
 
 }  // namespace
 
+// Somebody has to do something about it, or time has to pass: no use in asking again soon.
+bool lasts_for_a_while(RefusalReason reason) {
+  return reason == RefusalReason::banned || reason == RefusalReason::not_allowed ||
+         reason == RefusalReason::not_qualified || reason == RefusalReason::wrong_identity;
+}
+
+core::AddressBlock block_of(const transport::Address& address) {
+  if (address.is_simulated()) {
+    const std::uint32_t host = address.simulated_host();
+    return core::AddressBlock::of_ipv4({static_cast<std::uint8_t>(host >> 24U), static_cast<std::uint8_t>(host >> 16U),
+                                        static_cast<std::uint8_t>(host >> 8U), static_cast<std::uint8_t>(host)});
+  }
+  if (address.is_local_host()) return core::AddressBlock::local_host();
+  if (address.family() == AF_INET6) {
+    std::array<std::uint8_t, 16> bytes{};
+    std::memcpy(bytes.data(), &reinterpret_cast<const sockaddr_in6*>(address.data())->sin6_addr, bytes.size());
+    return core::AddressBlock::of_ipv6(bytes);
+  }
+  std::array<std::uint8_t, 4> bytes{};
+  std::memcpy(bytes.data(), &reinterpret_cast<const sockaddr_in*>(address.data())->sin_addr, bytes.size());
+  return core::AddressBlock::of_ipv4(bytes);
+}
+
 transport::SocketOptions default_socket_options(bool local_host, const std::string& congestion_control) {
   transport::SocketOptions options;
   options.congestion_control = congestion_control;
@@ -43,7 +70,11 @@ transport::SocketOptions default_socket_options(bool local_host, const std::stri
 }
 
 Mesh::Mesh(transport::Io& io, MeshConfig config, MeshEvents& events)
-    : io_(io), config_(std::move(config)), events_(events), next_session_(Random::mix(config_.seed + 1)) {
+    : io_(io),
+      config_(std::move(config)),
+      events_(events),
+      next_session_(Random::mix(config_.seed + 1)),
+      door_(config_.door) {
   add_source(std::make_unique<StaticMembership>(config_.peers));
 }
 
@@ -92,7 +123,8 @@ Peer* Mesh::find(const PeerId& id) const {
 std::vector<std::string> Mesh::unanswered() const {
   std::vector<std::string> addresses;
   for (const Dial& dial : dials_) {
-    if (!dial.answered) addresses.push_back(dial.address.to_string());
+    if (dial.answered) continue;
+    addresses.push_back(dial.address.to_string() + (dial.failure.empty() ? "" : " (" + dial.failure + ")"));
   }
   return addresses;
 }
@@ -122,6 +154,7 @@ TimePoint Mesh::next_deadline() const {
   for (const Connection& connection : connections_) next = std::min(next, connection.deadline);
   if (leaving_) return next;
   next = std::min(next, log_limit_.next_deadline());
+  for (const auto& peer : peers_) next = std::min(next, stays_until(*peer));
   for (const auto& source : sources_) next = std::min(next, source->next_poll());
   for (const Dial& dial : dials_) {
     if (!dial.busy && !dial.given_up) next = std::min(next, dial.next_try);
@@ -133,6 +166,7 @@ void Mesh::handle_time(TimePoint now) {
   if (!leaving_) {
     say_left_out(now);
     ask_sources(now);
+    drop_expired(now);
     for (Dial& dial : dials_) {
       if (dial.busy || dial.given_up || now < dial.next_try) continue;
       if (is_linked_to(dial.address)) {
@@ -215,7 +249,7 @@ Mesh::Connection& Mesh::new_connection(const std::string& address, bool is_local
   return connection;
 }
 
-Hello Mesh::own_hello(std::uint64_t session, std::uint16_t flow, std::uint16_t flows) const {
+Hello Mesh::own_hello(std::uint64_t session, std::uint16_t flow, std::uint16_t flows) {
   return Hello{.peer = config_.self,
                .fingerprint = config_.fingerprint,
                .run_id = config_.run_id,
@@ -226,7 +260,8 @@ Hello Mesh::own_hello(std::uint64_t session, std::uint16_t flow, std::uint16_t f
                .listen = listener_ != nullptr ? listener_->address().to_string() : std::string(),
                .rate_bytes_per_s = config_.rate_bytes_per_s,
                .elements = config_.elements,
-               .software = "papilio " PAPILIO_VERSION};
+               .software = "papilio " PAPILIO_VERSION,
+               .certificates = events_.own_certificates()};
 }
 
 // ---- handshake
@@ -245,15 +280,42 @@ void Mesh::on_accepted(transport::Stream& stream) {
   Connection& connection = new_connection(address.to_string(), is_local_host(address));
   connection.stage = Stage::awaiting_hello;
   connection.flow.adopt(stream);
-  const auto pending = std::count_if(connections_.begin(), connections_.end(), [](const Connection& other) {
-    return !other.dialled && other.stage == Stage::awaiting_hello;
-  });
-  if (leaving_ || pending > config_.maximum_pending) {
-    if (!leaving_ && may_say("too many connections without a hello")) {
-      spdlog::warn("{}: refused: {} connections without a hello already", connection.address, pending - 1);
+  if (leaving_ || !is_let_in(connection, address)) {
+    connection.stage = Stage::closing;
+    connection.flow.abort();
+  }
+}
+
+bool Mesh::is_let_in(Connection& connection, const transport::Address& address) {
+  const core::AddressBlock block = block_of(address);
+  const core::DoorAnswer answer = door_.handle_opened(io_.now(), block);
+  if (answer.displaced != 0) close_displaced(answer.displaced);
+  connection.visit = answer.visit;
+  if (answer.verdict == core::DoorVerdict::welcome) return true;
+  if (may_say(to_string(answer.verdict))) {
+    spdlog::warn("{}: refused ({}): {}", connection.address, to_string(answer.verdict),
+                 door_.explain(answer.verdict, block));
+  }
+  return false;
+}
+
+void Mesh::turn_away(Connection& connection, core::DoorVerdict verdict) {
+  const std::string why =
+      std::string(to_string(verdict)) + ": " + door_.explain(verdict, block_of(connection.flow.peer_address()));
+  if (may_say(to_string(verdict))) spdlog::warn("{}: refused: {}", connection.address, why);
+  refuse(connection, {RefusalReason::too_many, why});
+}
+
+// It has been at the door for longest, of those whose address has most of them there.
+void Mesh::close_displaced(core::Visit visit) {
+  for (Connection& connection : connections_) {
+    if (connection.visit != visit) continue;
+    if (may_say("made room for others")) {
+      spdlog::warn("{}: closed: no complete hello, and others want the room", connection.address);
     }
     connection.stage = Stage::closing;
     connection.flow.abort();
+    return;
   }
 }
 
@@ -268,6 +330,7 @@ void Mesh::on_frame(Flow& flow, const Header& header, transport::Slab payload, s
   Connection& connection = connection_of(flow);
   if (connection.stage == Stage::closing) return;
   if (connection.stage == Stage::established) {
+    connection.peer->heard = io_.now();
     if (payload_bytes > 0) return events_.on_shard(*connection.peer, header, std::move(payload), payload_bytes);
     if (const auto* goodbye = std::get_if<transport::Goodbye>(&header)) {
       return handle_goodbye(connection, goodbye->reason);
@@ -280,6 +343,10 @@ void Mesh::on_frame(Flow& flow, const Header& header, transport::Slab payload, s
     return events_.on_control(*connection.peer, header);
   }
   if (const auto* hello = std::get_if<Hello>(&header); hello != nullptr && connection.stage == Stage::awaiting_hello) {
+    if (connection.visit != 0) {
+      const core::DoorVerdict verdict = door_.handle_bytes(connection.visit, flow.info().bytes_received);
+      if (verdict != core::DoorVerdict::welcome) return turn_away(connection, verdict);
+    }
     return connection.dialled ? handle_hello_of_acceptor(connection, *hello)
                               : handle_hello_of_dialler(connection, *hello);
   }
@@ -287,15 +354,36 @@ void Mesh::on_frame(Flow& flow, const Header& header, transport::Slab payload, s
     return handle_ready(connection);
   }
   if (const auto* refusal = std::get_if<Refusal>(&header); refusal != nullptr && connection.dialled) {
-    if (refusal->reason == RefusalReason::banned) {
-      handle_ban(connection, connection.address + " refuses this node: banned " + printable(refusal->detail));
+    if (lasts_for_a_while(refusal->reason)) {
+      handle_ban(connection, connection.address + " refuses this node: " + std::string(to_string(refusal->reason)) +
+                                 " " + printable(refusal->detail));
     }
     return handle_refusal(connection, *refusal);
   }
   violate(connection, "a frame before the hello");
 }
 
-std::optional<Refusal> Mesh::objection_to(const Hello& hello) const {
+// Who it is comes first: everything else depends on it.
+std::optional<Refusal> Mesh::objection_to_id(const Connection& connection, const Hello& hello) {
+  if (config_.is_secure) {
+    const transport::PublicKey* const key = connection.flow.peer_key();
+    if (key == nullptr || transport::peer_id_of(*key) != hello.peer) {
+      counters_.wrong_identity += 1;
+      return Refusal{RefusalReason::wrong_identity,
+                     "the hello is from " + to_hex(hello.peer) + ", the key on this connection is " +
+                         (key == nullptr ? "missing" : "that of " + to_hex(transport::peer_id_of(*key))) +
+                         ": a peer's id is the hash of its own key"};
+    }
+  }
+  if (hello.peer == config_.self) return Refusal{RefusalReason::same_peer, "a node dialled itself"};
+  return events_.objection_to_peer(hello.peer);
+}
+
+std::optional<Refusal> Mesh::objection_to(Connection& connection, const Hello& hello) {
+  if (auto objection = objection_to_id(connection, hello)) return objection;
+  Welcome welcome = events_.judge_hello(hello);
+  if (welcome.objection) return welcome.objection;
+  connection.welcome_until = welcome.lasts ? saturating_add(io_.now(), *welcome.lasts) : kNever;
   if (hello.run_id != config_.run_id) {
     return Refusal{RefusalReason::wrong_run, "this run is '" + config_.run_id + "', yours is '" + hello.run_id + "'"};
   }
@@ -305,19 +393,21 @@ std::optional<Refusal> Mesh::objection_to(const Hello& hello) const {
                                                    " there): compare model and its sizes, seed, "
                                                    "target-batch, learning-rate, warmup-steps, data's characters"};
   }
-  if (hello.peer == config_.self) return Refusal{RefusalReason::same_peer, "a node dialled itself"};
-  return events_.objection_to_peer(hello.peer);
+  return std::nullopt;
 }
 
 void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
   connection.hello = hello;
-  if (const auto objection = objection_to(hello)) {
-    counters_.refused += 1;
+  if (const auto objection = objection_to(connection, hello)) {
     if (may_say(to_string(objection->reason))) {
       spdlog::warn("{} ({}): refused ({}): {}", connection.address, to_hex(hello.peer), to_string(objection->reason),
                    objection->detail);
     }
     return refuse(connection, *objection);
+  }
+  if (const core::DoorVerdict verdict = door_.handle_authenticated(connection.visit, hello.peer);
+      verdict != core::DoorVerdict::welcome) {
+    return turn_away(connection, verdict);
   }
   Peer* const peer = find(hello.peer);
   if (hello.flow > 0) {
@@ -338,8 +428,8 @@ void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
 }
 
 void Mesh::handle_hello_of_acceptor(Connection& connection, const Hello& hello) {
-  if (const auto objection = objection_to(hello)) {
-    counters_.refused += 1;
+  if (const auto objection = objection_to(connection, hello)) {
+    count_refusal(objection->reason);
     if (objection->reason == RefusalReason::banned) {
       handle_ban(connection, connection.address + " (" + to_hex(hello.peer) + ") is banned here " + objection->detail);
     } else if (hello.peer != config_.self) {
@@ -388,6 +478,7 @@ Mesh::Connection* Mesh::pending_from(const PeerId& id) {
 Peer& Mesh::establish(Connection& connection) {
   connection.stage = Stage::established;
   connection.deadline = kNever;
+  if (connection.visit != 0) door_.handle_established(connection.visit);
   Peer* peer = connection.peer != nullptr ? connection.peer : find(connection.hello.peer);
   if (peer == nullptr) {
     peer = peers_.emplace_back(std::make_unique<Peer>()).get();
@@ -398,6 +489,9 @@ Peer& Mesh::establish(Connection& connection) {
     peer->rate_bytes_per_s = connection.hello.rate_bytes_per_s;
     peer->session = connection.hello.session;
     peer->is_local_host = connection.is_local_host;
+    peer->is_encrypted = connection.flow.peer_key() != nullptr;
+    peer->welcome_until = connection.welcome_until;
+    peer->heard = io_.now();
     peer->dialled_here = connection.dialled;
   }
   connection.peer = peer;
@@ -407,7 +501,7 @@ Peer& Mesh::establish(Connection& connection) {
 
 void Mesh::handle_refusal(Connection& connection, const Refusal& refusal) {
   const bool final = refusal.reason == RefusalReason::wrong_run || refusal.reason == RefusalReason::wrong_model ||
-                     refusal.reason == RefusalReason::protocol_version ||
+                     refusal.reason == RefusalReason::protocol_version || refusal.reason == RefusalReason::security ||
                      (refusal.reason == RefusalReason::same_peer && refusal.detail == "a node dialled itself");
   if (connection.dial != nullptr) {
     connection.dial->answered = true;
@@ -432,7 +526,39 @@ void Mesh::handle_ban(Connection& connection, const std::string& what) {
   spdlog::warn("{}; trying again every {:.0f} s", what, to_seconds(config_.redial_banned));
 }
 
+void Mesh::count_refusal(RefusalReason reason) {
+  counters_.refused += 1;
+  counters_.refused_for[static_cast<std::size_t>(reason)] += 1;
+}
+
+std::vector<RefusalCount> Mesh::refusals() const {
+  std::vector<RefusalCount> all;
+  const auto add = [&](std::string_view reason, std::uint64_t count) {
+    if (count > 0) all.push_back({std::string(reason), count});
+  };
+  for (std::size_t i = 0; i < counters_.refused_for.size(); ++i) {
+    const auto reason = static_cast<RefusalReason>(i);
+    if (reason != RefusalReason::too_many) add(to_string(reason), counters_.refused_for[i]);  // the door has the words
+  }
+  for (std::size_t i = 1; i < core::kDoorVerdicts; ++i) {
+    const auto verdict = static_cast<core::DoorVerdict>(i);
+    add(to_string(verdict), door_.count_of(verdict));
+  }
+  add("not-secure", counters_.not_secure);
+  add("protocol-violation", counters_.protocol_violations);
+  add("no-hello-in-time", counters_.handshake_timeouts);
+  return all;
+}
+
+std::uint64_t Mesh::total_refusals() const {
+  std::uint64_t total =
+      counters_.refused + counters_.not_secure + counters_.protocol_violations + counters_.handshake_timeouts;
+  for (std::size_t i = 1; i < core::kDoorVerdicts; ++i) total += door_.count_of(static_cast<core::DoorVerdict>(i));
+  return total;
+}
+
 void Mesh::refuse(Connection& connection, Refusal refusal) {
+  count_refusal(refusal.reason);
   refusal.peer = config_.self;
   connection.stage = Stage::closing;
   connection.deadline = saturating_add(io_.now(), std::chrono::seconds(1));
@@ -509,11 +635,21 @@ void Mesh::tune_send_buffer(Connection& connection) {
 
 void Mesh::on_flow_failed(Flow& flow, const transport::FlowFailure& failure) {
   Connection& connection = connection_of(flow);
+  if (connection.dial != nullptr) connection.dial->failure = failure.to_string();
   if (failure.is_protocol_violation()) {
     const bool damaged = failure.frame_fault == transport::FrameFault::bad_checksum;
     return violate(connection, failure.to_string(), damaged ? PeerLeft::damaged : PeerLeft::protocol_violation);
   }
+  if (connection.stage == Stage::established && failure.io.code == transport::IoCode::damaged) {
+    return violate(connection, failure.to_string(), PeerLeft::damaged);
+  }
   if (connection.stage == Stage::established) return lose_flow(connection, failure.to_string());
+  if (failure.io.code == transport::IoCode::not_secure) {
+    counters_.not_secure += 1;
+    if (may_say("not secure")) spdlog::warn("{}: connection closed: {}", connection.address, failure.to_string());
+    connection.stage = Stage::closing;
+    return;
+  }
   if (connection.peer != nullptr) {  // a further flow that could not be opened: the link lives without it
     spdlog::debug("{}: further flow not opened: {}", connection.address, failure.to_string());
   } else if (connection.dialled || may_say("gone before the handshake")) {
@@ -561,6 +697,24 @@ void Mesh::lose_peer(Peer& peer, PeerLeft how, const std::string& why) {
   events_.on_peer_left(peer, how, why);
 }
 
+TimePoint Mesh::stays_until(const Peer& peer) const {
+  if (config_.idle_timeout == Duration::zero()) return peer.welcome_until;
+  return std::min(peer.welcome_until, saturating_add(peer.heard, config_.idle_timeout));
+}
+
+// Who has newer certificates shows them when the link is made anew; who is alive dials again.
+void Mesh::drop_expired(TimePoint now) {
+  std::vector<Peer*> expired;
+  for (const auto& peer : peers_) {
+    if (now >= stays_until(*peer)) expired.push_back(peer.get());
+  }
+  for (Peer* const peer : expired) {
+    drop(*peer, now >= peer->welcome_until
+                    ? "its certificates have expired"
+                    : "nothing came from it for " + format_duration(config_.idle_timeout));
+  }
+}
+
 void Mesh::drop(Peer& peer, const std::string& why) { lose_peer(peer, PeerLeft::dropped, why); }
 
 void Mesh::close_quietly(Connection& connection) {
@@ -576,6 +730,7 @@ void Mesh::on_flow_closed(Flow& flow) {
   if (connection.dial != nullptr) schedule_redial(*connection.dial);
   Peer* const peer = connection.peer;
   if (peer != nullptr) std::erase(peer->flows, &flow);
+  if (connection.visit != 0) door_.handle_closed(connection.visit);
   connections_.erase(connection.position);
   if (peer == nullptr) return;
   const bool last = std::none_of(connections_.begin(), connections_.end(),

@@ -22,11 +22,13 @@
 #include "engine/node/ban_store.hpp"
 #include "engine/node/device_keeper.hpp"
 #include "engine/node/engine.hpp"
+#include "engine/node/gatekeeper.hpp"
 #include "engine/node/group.hpp"
 #include "engine/node/state_directory.hpp"
 #include "kernels/cuda.h"
 #include "kernels/ops.h"
 #include "transport/io.hpp"
+#include "transport/secure_io.hpp"
 
 namespace papilio {
 
@@ -96,21 +98,25 @@ struct Exchange {
   GroupProgress progress;
   bool group_is_complete = false;
   bool out_of_step = false;
-  std::vector<std::string> refusals;    // which address refused this node for good, and why
-  std::vector<std::string> unanswered;  // addresses
-  std::vector<std::string> bans;        // which address refuses this node for now, or is refused, and why
+  std::vector<node::RefusalCount> refused;  // by this node
+  std::vector<std::string> refusals;        // which address refused this node for good, and why
+  std::vector<std::string> unanswered;      // addresses
+  std::vector<std::string> bans;            // which address refuses this node for now, or is refused, and why
 };
 
 class LoopNode final : public Node, private node::EngineEvents {
  public:
   LoopNode(NodeConfig config, std::unique_ptr<transport::Io> io, std::string transport_note, node::MeshConfig mesh,
-           const node::RoundDriverConfig& rounds, const node::GroupConfig& group, Kept kept)
+           const node::RoundDriverConfig& rounds, const node::GroupConfig& group, Kept kept,
+           node::Gatekeeper gatekeeper)
       : config_(std::move(config)),
         transport_note_(std::move(transport_note)),
         id_(mesh.self),
         io_(std::move(io)),
         engine_(*io_, std::move(mesh), rounds, *this),
         group_(engine_, group),
+        gatekeeper_(std::move(gatekeeper)),
+        conduct_({.slow_must_requalify = !config_.admission.judges.empty()}),
         state_directory_(std::move(kept.directory)) {
     exchange_.progress.members = 1;
     conduct_.load(wall_now(), kept.records);
@@ -180,6 +186,11 @@ class LoopNode final : public Node, private node::EngineEvents {
   [[nodiscard]] GroupProgress progress() const override {
     const std::lock_guard lock(exchange_.mutex);
     return exchange_.progress;
+  }
+
+  [[nodiscard]] std::vector<node::RefusalCount> refusals() const override {
+    const std::lock_guard lock(exchange_.mutex);
+    return exchange_.refused;
   }
 
   GroupProgress wait_for_round(Duration timeout) override {
@@ -393,6 +404,9 @@ class LoopNode final : public Node, private node::EngineEvents {
       exchange_.progress = progress;
       exchange_.group_is_complete = exchange_.group_is_complete || complete;
       exchange_.out_of_step = group_.is_out_of_step();
+      if (std::exchange(refusals_told_, engine_.mesh().total_refusals()) != engine_.mesh().total_refusals()) {
+        exchange_.refused = engine_.mesh().refusals();
+      }
       if (!exchange_.group_is_complete) {
         exchange_.unanswered = engine_.mesh().unanswered();
         exchange_.bans = engine_.mesh().bans();
@@ -419,11 +433,17 @@ class LoopNode final : public Node, private node::EngineEvents {
   }
 
   std::optional<transport::Refusal> objection_to_peer(const PeerId& peer) override {
-    const core::ConductRecord* const ban = conduct_.ban_of(wall_now(), peer);
-    if (ban == nullptr) return std::nullopt;
-    return transport::Refusal{transport::RefusalReason::banned, "until " + core::to_text(ban->banned_until) + " (" +
-                                                                    std::string(to_string(ban->offence)) + ": " +
-                                                                    ban->evidence + ")"};
+    return gatekeeper_.objection_to(wall_now(), peer, conduct_);
+  }
+
+  node::Welcome judge_hello(const transport::Hello& hello) override {
+    node::Welcome welcome = gatekeeper_.judge(wall_now(), hello, conduct_);
+    write_down();
+    return welcome;
+  }
+
+  std::vector<std::vector<std::byte>> own_certificates() override {
+    return gatekeeper_.own_certificates(io_->now(), wall_now());
   }
 
   void drop_banned() {
@@ -536,6 +556,8 @@ class LoopNode final : public Node, private node::EngineEvents {
   std::optional<AllReduceCall> call_;
   bool joined_ = false;
   bool cancel_ = false;
+  std::uint64_t refusals_told_ = 0;
+  node::Gatekeeper gatekeeper_;
   core::Conduct conduct_;
   std::vector<PeerId> to_drop_;  // banned in this turn
   std::vector<PeerId> banned_;   // by this node
@@ -614,7 +636,8 @@ Status check(const NodeConfig& config) {
     return usage_error("norm-limit: " + text_of(config.norm_limit) + " is not a factor from 1 to 1e6");
   }
   if (auto checked = node::check(config.patience); !checked) return checked;
-  return node::check(config.roster);
+  if (auto checked = node::check(config.roster); !checked) return checked;
+  return node::check(config.admission);
 }
 
 }  // namespace
@@ -631,7 +654,6 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   mesh.run_id = config.run_id;
   mesh.role = static_cast<transport::WireRole>(config.role);
   mesh.elements = config.elements;
-  mesh.rate_bytes_per_s = config.rate_bytes_per_s;
   mesh.flows = static_cast<std::uint16_t>(config.flows);
   mesh.handshake_timeout = config.connect_timeout;
   mesh.local_options = node::default_socket_options(true, config.congestion_control);
@@ -648,16 +670,23 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   }
   auto kept = open_state(config.state_dir);
   if (!kept) return kept.error();
-  auto id = kept->directory ? Result<PeerId>(kept->directory->id()) : node::random_peer_id();
-  if (!id) return id.error();
-  mesh.self = *id;
+  auto identity =
+      kept->directory ? Result<transport::Identity>(kept->directory->identity()) : transport::Identity::generate();
+  if (!identity) return identity.error();
+  mesh.self = identity->id();
+  node::Gatekeeper gatekeeper(config.admission, mesh.self, config.run_id, config.state_dir);
+  if (config.rate_bytes_per_s == 0) config.rate_bytes_per_s = gatekeeper.own_rate_bytes_per_s();
+  mesh.rate_bytes_per_s = config.rate_bytes_per_s;
+  mesh.door = config.admission.door;
+  mesh.idle_timeout = config.admission.idle_timeout;
+  mesh.is_secure = config.admission.security == node::Security::tls;
   node::RoundDriverConfig rounds;
-  rounds.self = *id;
+  rounds.self = mesh.self;
   rounds.patience = config.patience;
   rounds.format = *node::parse_format_choice(config.codec);
   rounds.device_pages = pages_for_gpu();
   rounds.norms = {.action = *core::norm_action_of(config.norm_policy), .limit = config.norm_limit};
-  const node::GroupConfig group{.self = *id,
+  const node::GroupConfig group{.self = mesh.self,
                                 .fingerprint = config.fingerprint,
                                 .role = mesh.role,
                                 .elements = config.elements,
@@ -672,8 +701,16 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   std::string note;
   auto io = transport::make_io(*backend, &note);
   if (!io) return io.error();
+  if (mesh.is_secure) {
+    const transport::SecureOptions options{.handshake_bytes = config.admission.door.bytes_per_handshake};
+    io = transport::make_secure_io(std::move(*io), *identity, options);
+    if (!io) return io.error();
+    note += ", TLS 1.3";
+  } else {
+    note += ", not encrypted";
+  }
   auto node = std::make_unique<LoopNode>(std::move(config), std::move(*io), std::move(note), std::move(mesh), rounds,
-                                         group, std::move(*kept));
+                                         group, std::move(*kept), std::move(gatekeeper));
   if (auto launched = node->launch(); !launched) return launched.error();
   return std::unique_ptr<Node>(std::move(node));
 }

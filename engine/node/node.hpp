@@ -15,6 +15,7 @@
 #include "engine/base/ids.hpp"
 #include "engine/base/result.hpp"
 #include "engine/base/time.hpp"
+#include "engine/node/admission_config.hpp"
 #include "engine/node/patience.hpp"
 
 namespace papilio {
@@ -53,6 +54,8 @@ struct NodeConfig {
   node::RoundPatience patience;
   // How long nodes wait for each other while they agree on who is in a round.
   node::RosterPatience roster;
+  // Whom this node lets in, and how many strangers may stand at its door.
+  node::AdmissionConfig admission;
   // What this node sends its shards in: fp32 (exact), bf16, fp16 or int8, each also with +zstd, or auto: whatever is
   // fastest on each link. It reads all of them. What rounding takes is added to the next round's gradient.
   std::string codec = "fp32";
@@ -149,6 +152,8 @@ class Node {
   // The trainer worked through `samples` more samples towards the current epoch. Cheap, any time.
   virtual void add_samples(std::uint64_t samples) = 0;
   [[nodiscard]] virtual GroupProgress progress() const = 0;
+  // Whom this node refused since it started, by reason; reasons that never occurred are left out.
+  [[nodiscard]] virtual std::vector<node::RefusalCount> refusals() const = 0;
   // Blocks until progress().round_open or progress().left, or until the timeout; for trainers that have nothing else to
   // do.
   virtual GroupProgress wait_for_round(Duration timeout) = 0;

@@ -2,18 +2,14 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <optional>
 
 namespace papilio::node {
 namespace {
-
-constexpr std::size_t kIdDigits = 2 * sizeof(PeerId::bytes);
 
 class Descriptor {
  public:
@@ -43,52 +39,12 @@ std::string read_start(int descriptor, std::size_t most) {
   return text;
 }
 
-std::optional<PeerId> id_of(const std::string& text) {
-  PeerId id;
-  if (text.size() != kIdDigits + 1 || text.back() != '\n') return std::nullopt;
-  for (std::size_t i = 0; i < kIdDigits; ++i) {
-    const char digit = text[i];
-    unsigned value = 0;
-    if (digit >= '0' && digit <= '9') {
-      value = static_cast<unsigned>(digit - '0');
-    } else if (digit >= 'a' && digit <= 'f') {
-      value = static_cast<unsigned>(digit - 'a') + 10;
-    } else {
-      return std::nullopt;
-    }
-    id.bytes[i / 2] = static_cast<std::uint8_t>(id.bytes[i / 2] << 4U | value);
-  }
-  return id;
-}
-
-// The whole file under its name, or nothing: it is written under another and renamed.
-Status write_id(const std::string& directory, const std::string& path, const PeerId& id) {
-  const std::string draft = path + ".new";
-  const std::string text = to_hex(id, kIdDigits) + "\n";
-  const Descriptor file(::open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  if (!file.is_open() || ::write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()) ||
-      ::fsync(file.get()) != 0 || ::rename(draft.c_str(), path.c_str()) != 0) {
-    return failed(path, "written");
-  }
-  const Descriptor folder(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder.is_open() || ::fsync(folder.get()) != 0) return failed(directory, "written");
-  return Done{};
-}
-
 }  // namespace
-
-Result<PeerId> random_peer_id() {
-  PeerId id;
-  if (getrandom(id.bytes.data(), id.bytes.size(), 0) != static_cast<ssize_t>(id.bytes.size())) {
-    return runtime_error("the system gives no random numbers");
-  }
-  return id;
-}
 
 Result<StateDirectory> StateDirectory::open(const std::string& path) {
   StateDirectory directory(path);
   if (auto locked = directory.lock(); !locked) return locked.error();
-  if (auto read = directory.read_or_draw_id(); !read) return read.error();
+  if (auto loaded = directory.load_identity(); !loaded) return loaded.error();
   return Result<StateDirectory>(std::move(directory));
 }
 
@@ -119,24 +75,15 @@ Status StateDirectory::lock() {
   return Done{};
 }
 
-Status StateDirectory::read_or_draw_id() {
-  const std::string path = (std::filesystem::path(path_) / "peer-id").string();
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.is_open()) {
-    const std::optional<PeerId> id = id_of(read_start(file.get(), kIdDigits + 2));
-    if (!id) {
-      return runtime_error("state-dir: '" + path +
-                           "' is not what a node wrote there (64 hexadecimal digits): put it back from a copy, or "
-                           "remove it and begin under a new id");
-    }
-    id_ = *id;
-    return Done{};
-  }
-  if (errno != ENOENT) return failed(path, "read");
-  auto id = random_peer_id();
-  if (!id) return id.error();
-  id_ = *id;
-  return write_id(path_, path, id_);
+Status StateDirectory::load_identity() {
+  auto identity = transport::Identity::load_or_create(identity_path(path_));
+  if (!identity) return Error{identity.error().kind, "state-dir: " + identity.error().message};
+  identity_.emplace(std::move(*identity));
+  return Done{};
+}
+
+std::string identity_path(const std::string& directory) {
+  return (std::filesystem::path(directory) / "identity.pem").string();
 }
 
 }  // namespace papilio::node

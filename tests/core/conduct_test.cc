@@ -246,6 +246,134 @@ TEST(Conduct, RecordsThatNobodyCouldHaveWrittenAreBroughtWithinBounds) {
   EXPECT_EQ(conduct.handle_offence(then, peer(1), Offence::slow, "").until, then + hours(24 * 7));
 }
 
+// Where the run asks for certificates, time alone does not end what a ban for slowness has left.
+
+ConductConfig with_certificates() {
+  ConductConfig config;
+  config.slow_must_requalify = true;
+  return config;
+}
+
+TEST(Conduct, AfterABanForSlownessACertificateHasToBeNewer) {
+  Conduct conduct(with_certificates());
+  const WallTime until = conduct.handle_offence(kStart, peer(1), Offence::slow, "").until;
+  for (const WallTime now : {kStart, until, until + hours(24 * 7)}) {
+    EXPECT_EQ(conduct.requalify_since(now, peer(1)), kStart);
+  }
+  EXPECT_FALSE(conduct.is_banned(until, peer(1)));
+  EXPECT_FALSE(conduct.handle_certificate(until, peer(1), kStart - seconds(1)));
+  EXPECT_FALSE(conduct.handle_certificate(until, peer(1), kStart)) << "within the same second: who knows";
+  EXPECT_EQ(conduct.requalify_since(until, peer(1)), kStart);
+  EXPECT_TRUE(conduct.handle_certificate(until, peer(1), kStart + seconds(1)));
+  EXPECT_EQ(conduct.requalify_since(until, peer(1)), std::nullopt);
+  EXPECT_FALSE(conduct.handle_certificate(until, peer(1), kStart + seconds(2))) << "once";
+}
+
+TEST(Conduct, AFreshCertificateDoesNotEndTheBanItself) {
+  Conduct conduct(with_certificates());
+  const WallTime until = conduct.handle_offence(kStart, peer(1), Offence::slow, "").until;
+  EXPECT_TRUE(conduct.handle_certificate(kStart + seconds(30), peer(1), kStart + seconds(20)));
+  EXPECT_TRUE(conduct.is_banned(until - seconds(1), peer(1)));
+  EXPECT_FALSE(conduct.is_banned(until, peer(1)));
+}
+
+TEST(Conduct, OtherOffencesAskForNoCertificateAndEndNoneThatIsOwed) {
+  for (std::size_t i = 0; i < kOffences; ++i) {
+    const auto offence = static_cast<Offence>(i);
+    Conduct conduct(with_certificates());
+    while (conduct.handle_offence(kStart, peer(1), offence, "").kind == Kind::strike) {
+      ASSERT_EQ(conduct.requalify_since(kStart, peer(1)), std::nullopt) << to_string(offence);
+    }
+    EXPECT_EQ(conduct.requalify_since(kStart, peer(1)).has_value(), offence == Offence::slow) << to_string(offence);
+    // A ban for slowness, and then one for this.
+    const WallTime slow_until = conduct.handle_offence(kStart, peer(2), Offence::slow, "").until;
+    while (conduct.handle_offence(slow_until, peer(2), offence, "").kind == Kind::strike) {
+    }
+    EXPECT_EQ(conduct.requalify_since(slow_until + hours(24), peer(2)), offence == Offence::slow ? slow_until : kStart)
+        << to_string(offence);
+  }
+}
+
+TEST(Conduct, NeitherTimeNorGoodRoundsNorARestartForgiveTheCertificate) {
+  Conduct conduct(with_certificates());
+  conduct.handle_offence(kStart, peer(1), Offence::slow, "it dripped");
+  const WallTime last = kStart + conduct.config().requalify_fades - seconds(1);
+  EXPECT_EQ(conduct.list(last).size(), 1U) << "strikes and doublings faded long ago";
+  for (int i = 0; i < 1000; ++i) conduct.handle_good_round(last, peer(1));
+  EXPECT_EQ(conduct.requalify_since(last, peer(1)), kStart);
+  std::vector<ConductRecord> written;
+  for (const ConductChange& change : changes_of(conduct, last)) written.push_back(*change.record);
+  ASSERT_EQ(written.size(), 1U);
+  Conduct after(with_certificates());
+  after.load(last, written);
+  EXPECT_TRUE(changes_of(after, last).empty()) << "nothing to strike out";
+  EXPECT_EQ(after.requalify_since(last, peer(1)), kStart);
+  // When no certificate from before counts any more, there is nothing left to remember.
+  EXPECT_GT(conduct.config().requalify_fades, kLongestCertificate);
+  EXPECT_EQ(after.requalify_since(last + seconds(1), peer(1)), std::nullopt);
+  Conduct later(with_certificates());
+  later.load(last + seconds(1), written);
+  const std::vector<ConductChange> struck = changes_of(later, last + seconds(1));
+  ASSERT_EQ(struck.size(), 1U);
+  EXPECT_FALSE(struck.front().record.has_value());
+}
+
+TEST(Conduct, TheCertificateIsWrittenDownAndTheOwnerMayForgiveIt) {
+  Conduct conduct(with_certificates());
+  const WallTime until = conduct.handle_offence(kStart, peer(1), Offence::slow, "").until;
+  conduct.handle_offence(kStart, peer(2), Offence::slow, "");
+  changes_of(conduct, until);
+  conduct.handle_certificate(until, peer(1), kStart + seconds(1));
+  std::vector<ConductChange> changes = changes_of(conduct, until);
+  ASSERT_EQ(changes.size(), 1U);
+  ASSERT_TRUE(changes.front().record.has_value()) << "the doubling is still to be remembered";
+  EXPECT_EQ(changes.front().record->requalify_since, std::nullopt);
+  EXPECT_TRUE(conduct.clear(until + hours(24 * 8), peer(2)));
+  EXPECT_EQ(conduct.requalify_since(until, peer(2)), std::nullopt);
+}
+
+TEST(Conduct, WhereTheRunAsksForNoCertificatesNothingOfThatIsKept) {
+  Conduct strict(with_certificates());
+  const WallTime until = strict.handle_offence(kStart, peer(1), Offence::slow, "").until;
+  const std::vector<ConductRecord> written = strict.list(kStart);
+  Conduct lenient;
+  lenient.load(kStart, written);
+  EXPECT_EQ(lenient.requalify_since(kStart, peer(1)), std::nullopt);
+  const std::vector<ConductChange> changes = changes_of(lenient, kStart);
+  ASSERT_EQ(changes.size(), 1U) << "nor on disk";
+  EXPECT_EQ(changes.front().record->requalify_since, std::nullopt);
+  EXPECT_TRUE(lenient.list(until + hours(48)).empty());
+  EXPECT_EQ(lenient.handle_offence(until, peer(1), Offence::slow, "").kind, Kind::ban);
+  EXPECT_EQ(lenient.requalify_since(until, peer(1)), std::nullopt);
+}
+
+TEST(Conduct, AClockThatIsSetBackLeavesACertificateOfNowNewEnough) {
+  Conduct conduct(with_certificates());
+  conduct.handle_offence(kStart, peer(1), Offence::slow, "");
+  const WallTime earlier = kStart - hours(24 * 365);
+  EXPECT_EQ(conduct.requalify_since(earlier, peer(1)), earlier);
+  EXPECT_TRUE(conduct.handle_certificate(earlier + minutes(3), peer(1), earlier + minutes(1)));
+  // Also when it is noticed only after the ban.
+  conduct.handle_offence(kStart, peer(2), Offence::slow, "");
+  EXPECT_FALSE(conduct.is_banned(kStart + minutes(10), peer(2)));
+  EXPECT_EQ(conduct.requalify_since(kStart - minutes(10), peer(2)), kStart - minutes(10));
+}
+
+TEST(Conduct, WhoOwesACertificateIsForgottenAfterWhoHasStrikesAndBeforeWhoIsBanned) {
+  ConductConfig config = with_certificates();
+  config.maximum_strangers = 2;
+  Conduct conduct(config);
+  // A day after the ban its doubling is forgotten: the certificate is all that is left.
+  const WallTime later = conduct.handle_offence(kStart, peer(1), Offence::slow, "").until + hours(24);
+  conduct.handle_offence(later, peer(2), Offence::connection_lost, "");
+  EXPECT_TRUE(conduct.handle_offence(later, peer(3), Offence::missing, "").remembered) << "the fewer strikes go";
+  EXPECT_EQ(conduct.requalify_since(later, peer(1)), kStart);
+  EXPECT_TRUE(conduct.handle_offence(later, peer(4), Offence::protocol, "").remembered);
+  EXPECT_EQ(conduct.requalify_since(later, peer(1)), kStart) << "the strikes went";
+  EXPECT_TRUE(conduct.handle_offence(later, peer(5), Offence::protocol, "").remembered);
+  EXPECT_EQ(conduct.requalify_since(later, peer(1)), std::nullopt) << "now all are banned";
+}
+
 TEST(Conduct, NewNamesDoNotWashOutOldOnes) {
   ConductConfig config;
   config.maximum_strangers = 50;

@@ -2,6 +2,7 @@
 they say, strikes them, and shapes or cuts their lines. On loopback, or each in a network namespace of its own."""
 
 import dataclasses
+import hashlib
 import importlib.machinery
 import importlib.util
 import json
@@ -129,6 +130,13 @@ class Hosts:
     def mend(self, host: int) -> None:
         self.links.run_tool("ip", "-n", self.network.switch, "link", "set", f"port{host}", "master", "bridge")
         self.shape(host, self.rate_bps)
+
+
+def peer_id_of(state_directory: Path) -> str:
+    """The id of the node that keeps its key there, found without its help: the hash of its public key."""
+    public_key = subprocess.run(["openssl", "pkey", "-in", str(state_directory / "identity.pem"), "-pubout", "-outform", "DER"],
+                                capture_output=True, check=True, timeout=PATIENCE_S).stdout
+    return hashlib.sha256(public_key[-32:]).hexdigest()
 
 
 class Proxy:

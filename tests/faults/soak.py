@@ -179,7 +179,7 @@ class Soak:
         now = int(time.time())
         with contextlib.closing(sqlite3.connect(path)) as database, database:
             if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'peers'").fetchone():
-                database.execute("INSERT OR REPLACE INTO peers VALUES (?,0,0,?,1,1,?,0,'slow','planted',?,?,?)",
+                database.execute("INSERT OR REPLACE INTO peers VALUES (?,0,0,?,1,1,?,0,'slow','planted',?,?,?,NULL)",
                                  (PLANTED, now, now + 86400, now, now, now + 86400))
                 self.bans[index].add(PLANTED)
 

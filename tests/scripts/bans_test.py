@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Bans between real processes: a banned node knocks and is told why; the ban survives restarts and kills of the node that
-keeps it; `papilio-node bans` shows and clears it, also while that node runs; and what its user can do wrong.
+keeps it; `papilio-node bans` shows and clears it, also while that node runs; what its user can do wrong; and who
+a node is.
 Usage: bans_test.py PROGRAM... (nothing is tested unless papilio-node is among them)"""
 
 import json
@@ -16,6 +17,10 @@ import tempfile
 import threading
 import time
 import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
+
+from harness import peer_id_of  # noqa: E402
 
 PATIENCE_S = 60
 DONE, NOT_SO, USAGE, RUNTIME = 0, 1, 2, 3
@@ -85,7 +90,7 @@ class BansTest(unittest.TestCase):
                        "--target-batch", "8", "--steps", "3", "--state-dir", name, *arguments)
 
     def id_of(self, name: str) -> str:
-        return (pathlib.Path(self.directory) / name / "peer-id").read_text().strip()
+        return peer_id_of(pathlib.Path(self.directory) / name)
 
     def make_state(self, name: str) -> str:
         """A node's directory as a first start leaves it; its id."""
@@ -99,7 +104,7 @@ class BansTest(unittest.TestCase):
         now = int(time.time())
         database = sqlite3.connect(pathlib.Path(self.directory) / name / "bans.sqlite", timeout=PATIENCE_S)
         with database:
-            database.execute("INSERT OR REPLACE INTO peers VALUES (?,0,0,?,1,1,?,0,'slow',?,?,?,?)",
+            database.execute("INSERT OR REPLACE INTO peers VALUES (?,0,0,?,1,1,?,0,'slow',?,?,?,?,NULL)",
                              (bytes.fromhex(peer), now, now + seconds, evidence, now, now, now + seconds))
         database.close()
 
@@ -111,6 +116,26 @@ class BansTest(unittest.TestCase):
         result = self.bans("list", "--state-dir", name, "--json", "-")
         self.assertEqual(result.returncode, DONE, result.stderr)
         return json.loads(result.stdout)["peers"]
+
+    def test_a_node_says_who_it_is_and_stays_it(self) -> None:
+        def answer(*arguments: str) -> subprocess.CompletedProcess:
+            return subprocess.run([NODE, "id", *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                                  timeout=PATIENCE_S, cwd=self.directory, check=False)
+        first = answer("--state-dir", "new/state")
+        self.assertEqual((first.returncode, first.stderr), (DONE, ""))
+        self.assertRegex(first.stdout, r"\A[0-9a-f]{64}\n\Z")
+        self.assertEqual(answer("--state-dir", "new/state").stdout, first.stdout)
+        document = json.loads(answer("--state-dir", "new/state", "--json", "-").stdout)
+        self.assertEqual(document["peer"], first.stdout.strip())
+        self.assertNotEqual(answer("--state-dir", "other").stdout, first.stdout)
+        key = pathlib.Path(self.directory) / "new/state/identity.pem"
+        self.assertEqual(key.stat().st_mode & 0o777, 0o600)
+        key.chmod(0o640)
+        refused = answer("--state-dir", "new/state")
+        self.assertEqual((refused.returncode, refused.stdout), (USAGE, ""))
+        self.assertIn("identity.pem", refused.stderr)
+        self.assertIn("chmod 600", refused.stderr)
+        self.assertEqual(answer().returncode, USAGE)
 
     def test_a_banned_node_is_told_and_comes_back_when_it_is_forgiven(self) -> None:
         judge_port, offender_port = free_ports(2)
@@ -214,11 +239,11 @@ class BansTest(unittest.TestCase):
         first.end(signal.SIGKILL)
         third = self.start_node("state", other, [one])
         third.wait_for("listening on")
-        pathlib.Path(self.directory, "state", "peer-id").write_text("nonsense")
+        pathlib.Path(self.directory, "state", "identity.pem").write_text("nonsense")
         third.end(signal.SIGKILL)
         fourth = self.start_node("state", other, [one])
-        self.assertEqual(fourth.exit_code(), RUNTIME, fourth.text())
-        self.assertRegex(fourth.text(), "papilio-node: state-dir: 'state/peer-id' is not what a node wrote")
+        self.assertEqual(fourth.exit_code(), USAGE, fourth.text())
+        self.assertRegex(fourth.text(), "papilio-node: state-dir: key file 'state/identity.pem' holds no Ed25519 private key")
 
 
 if __name__ == "__main__":

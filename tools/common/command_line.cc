@@ -517,6 +517,17 @@ CLI::Option* add_count(CLI::App& app, const std::string& flag, std::uint64_t& ta
   return add_read(app, flag, "N", std::to_string(target), description, reader(target, parse));
 }
 
+CLI::Option* add_count(CLI::App& app, const std::string& flag, std::uint32_t& target, std::uint32_t minimum,
+                       std::uint32_t maximum, const std::string& description) {
+  const auto read = [&target, minimum, maximum](const std::string& text) -> Status {
+    const Result<std::uint64_t> value = parse_count(text, minimum, maximum);
+    if (!value.ok()) return value.error();
+    target = static_cast<std::uint32_t>(*value);
+    return Done{};
+  };
+  return add_read(app, flag, "N", std::to_string(target), description, read);
+}
+
 CLI::Option* add_number(CLI::App& app, const std::string& flag, double& target, double minimum, double maximum,
                         const std::string& description) {
   const auto parse = [minimum, maximum](const std::string& text) { return parse_number(text, minimum, maximum); };

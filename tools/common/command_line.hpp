@@ -96,6 +96,8 @@ CLI::Option* add_rate(CLI::App& app, const std::string& flag, std::uint64_t& tar
 // A whole number within [minimum, maximum].
 CLI::Option* add_count(CLI::App& app, const std::string& flag, std::uint64_t& target, std::uint64_t minimum,
                        std::uint64_t maximum, const std::string& description);
+CLI::Option* add_count(CLI::App& app, const std::string& flag, std::uint32_t& target, std::uint32_t minimum,
+                       std::uint32_t maximum, const std::string& description);
 // A finite number within [minimum, maximum].
 CLI::Option* add_number(CLI::App& app, const std::string& flag, double& target, double minimum, double maximum,
                         const std::string& description);

@@ -56,7 +56,8 @@ ManualPage list_page() {
   page.description =
       "Prints a table: the peer, whether it is banned, the offence that counted last, its strikes, how often it was "
       "banned (as far as not forgotten), since when and until when the last ban lasts, and the evidence. Times are "
-      "UTC.";
+      "UTC. `cert` instead of yes or no: the ban is over, it was for slowness, and where the run has judges the peer "
+      "owes a certificate that is newer.";
   page.not_so = "with --peer: nothing is held against that peer";
   page.examples = {"papilio-node bans list --state-dir state", "papilio-node bans list --state-dir state --json -"};
   return page;
@@ -95,6 +96,7 @@ Result<std::vector<ConductRecord>> records_of(std::optional<node::BanStore>& sto
   auto rows = store->load();
   if (!rows) return rows.error();
   core::ConductConfig roomy;
+  roomy.slow_must_requalify = true;  // shows what is written down; the node knows whether it matters
   roomy.maximum_acquaintances = roomy.maximum_strangers = rows->size() + 1;
   core::Conduct conduct(roomy);
   conduct.load(now, *rows);
@@ -119,6 +121,8 @@ ordered_json document_of(const std::vector<ConductRecord>& records, WallTime now
                     {"times_banned", record.times_banned},
                     {"since", was_banned ? ordered_json(core::to_text(record.banned_since)) : ordered_json()},
                     {"until", was_banned ? ordered_json(core::to_text(record.banned_until)) : ordered_json()},
+                    {"certificate_after",
+                     record.requalify_since ? ordered_json(core::to_text(*record.requalify_since)) : ordered_json()},
                     {"evidence", record.evidence}});
   }
   return list;
@@ -134,7 +138,8 @@ void print_table(std::FILE* out, const std::vector<ConductRecord>& records, Wall
   line("peer", "banned", "reason", "strikes", "bans", "since", "until", "evidence");
   for (const ConductRecord& record : records) {
     const bool was_banned = record.times_banned > 0;
-    line(to_hex(record.peer, 16).c_str(), record.is_banned(now) ? "yes" : "no",
+    const char* const after = record.requalify_since ? "cert" : "no";
+    line(to_hex(record.peer, 16).c_str(), record.is_banned(now) ? "yes" : after,
          std::string(core::to_string(record.offence)), std::to_string(record.strikes),
          std::to_string(record.times_banned), was_banned ? core::to_text(record.banned_since) : "-",
          was_banned ? core::to_text(record.banned_until) : "-", record.evidence);

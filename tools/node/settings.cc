@@ -90,6 +90,8 @@ Status validate_network(const NodeSettings& settings) {
   return positive("join-timeout", settings.join_timeout);
 }
 
+}  // namespace
+
 Status make_state_directory(const std::string& path) {
   if (path.empty()) return Done{};
   std::error_code failed;
@@ -105,15 +107,14 @@ Status make_state_directory(const std::string& path) {
   return Done{};
 }
 
-}  // namespace
-
 ManualPage node_manual_page() {
   ManualPage page;
   page.name = "papilio-node";
   page.summary = "train one model together with other nodes";
   page.synopsis = {"--listen ADDRESS:PORT [--peer ADDRESS:PORT ...] [OPTION ...]",
                    "--role client --peer ADDRESS:PORT [--peer ADDRESS:PORT ...] [OPTION ...]",
-                   "--config FILE.toml [OPTION ...]", "bans list|clear --state-dir DIR [--peer ID]"};
+                   "--config FILE.toml [OPTION ...]", "id --state-dir DIR",
+                   "bans list|clear --state-dir DIR [--peer ID]"};
   page.description =
       "Joins the other nodes of a run, trains a character-level transformer on text, and averages its gradient with "
       "theirs once per round. A round begins when all nodes together worked through the target batch; every gradient "
@@ -132,7 +133,8 @@ ManualPage node_manual_page() {
       "docs/rounds.md and docs/timers.md tell what each costs and buys.\n"
       "\n"
       "Peers that spoil rounds are banned for a while. `papilio-node bans --help` tells how to see whom, and to "
-      "forgive.";
+      "forgive. `papilio-node id` prints who a node is; --allow, --deny and --judge name others by it, and "
+      "docs/admission.md tells who is let in.";
   page.examples = {"papilio-node --listen 127.0.0.1:7001 --peer 127.0.0.1:7002 --slot 0 &",
                    "papilio-node --listen 127.0.0.1:7002 --peer 127.0.0.1:7001 --slot 1",
                    "papilio-node --config node.toml --steps 1000 --json result.json",
@@ -204,6 +206,7 @@ void add_node_options(CommandLine& command_line, NodeSettings& settings) {
              "sender is cut off. NaN and infinity are never averaged, whatever this says.");
   add_number(app, "--norm-limit", settings.norm_limit, 1, 1e6,
              "How many times the group's median norm is too much for --norm-policy.");
+  add_admission_options(app, settings.admission);
   add_patience_options(app, settings.patience);
   add_roster_options(app, settings.roster);
 }
@@ -212,6 +215,9 @@ Status validate(NodeSettings& settings) {
   if (auto checked = validate_role(settings); !checked) return checked;
   if (auto checked = validate_group(settings); !checked) return checked;
   if (auto checked = validate_network(settings); !checked) return checked;
+  auto admission = admission_of(settings.admission);
+  if (!admission) return admission.error();
+  settings.admission_config = std::move(*admission);
   if (auto checked = validate(settings.patience); !checked) return checked;
   if (auto checked = validate(settings.roster); !checked) return checked;
   if (settings.learning_rate <= 0) return usage_error("--learning-rate: '0' learns nothing; write it like 2e-3");
@@ -259,6 +265,7 @@ NodeConfig node_config_of(const NodeSettings& settings, Fingerprint fingerprint,
   config.norm_limit = settings.norm_limit;
   config.patience = settings.patience.patience();
   config.roster = settings.roster;
+  config.admission = settings.admission_config;
   return config;
 }
 

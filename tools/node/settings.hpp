@@ -14,6 +14,7 @@
 #include "engine/training/learner.hpp"
 #include "engine/training/trainer.hpp"
 #include "tools/common/command_line.hpp"
+#include "tools/node/admission_options.hpp"
 #include "tools/node/patience.hpp"
 
 namespace papilio::tools {
@@ -56,6 +57,9 @@ struct NodeSettings {
   std::string norm_policy = "off";
   double norm_limit = 8;
 
+  AdmissionSettings admission;
+  node::AdmissionConfig admission_config;  // what is meant by it; by validate()
+
   // For whom rounds wait
   PatienceSettings patience;
   node::RosterPatience roster;
@@ -63,13 +67,19 @@ struct NodeSettings {
   static constexpr std::uint64_t kNoSlot = UINT64_MAX;
 };
 
+// Where a state directory has the node's key.
+inline constexpr const char* kIdentityFile = "identity.pem";
+
+// Creates it where it is missing; nothing where `path` is empty.
+Status make_state_directory(const std::string& path);
+
 [[nodiscard]] ManualPage node_manual_page();
 
 // Makes every setting a flag and a key. The values that `settings` has now are the defaults.
 void add_node_options(CommandLine& command_line, NodeSettings& settings);
 
-// What the flags cannot check one by one. Fills in group_size and slot where they follow from the rest. Creates
-// state_dir. Errors name the key, the value and the remedy.
+// What the flags cannot check one by one. Fills in group_size and slot where they follow from the rest, and
+// admission_config. Creates state_dir. Errors name the key, the value and the remedy.
 Status validate(NodeSettings& settings);
 
 [[nodiscard]] training::ModelSettings model_settings_of(const NodeSettings& settings);

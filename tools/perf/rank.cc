@@ -4,18 +4,15 @@
 #include <utility>
 
 #include "engine/base/random.hpp"
+#include "transport/secure_io.hpp"
 
 namespace papilio::perf {
 
 namespace {
 
-// Ordered like the ranks, so that the roster is the world.
-PeerId id_of(std::uint32_t rank) {
-  PeerId id;
-  id.bytes[0] = static_cast<std::uint8_t>(rank >> 8U);
-  id.bytes[1] = static_cast<std::uint8_t>(rank);
-  id.bytes[31] = 1;
-  return id;
+// Every rank knows every other's key, secret part and all: what encryption costs is measured, nothing is kept secret.
+transport::Identity identity_of(std::uint32_t rank) {
+  return transport::Identity::from_seed({static_cast<std::uint8_t>(rank >> 8U), static_cast<std::uint8_t>(rank), 0, 1});
 }
 
 }  // namespace
@@ -24,12 +21,19 @@ Result<std::unique_ptr<Rank>> Rank::make(const WorldOptions& world, std::uint32_
   std::unique_ptr<Rank> self(new Rank(world, rank));
   auto io = transport::make_io(world.backend, &self->backend_note_);
   if (!io) return io.error();
+  const transport::Identity identity = identity_of(rank);
+  if (world.is_secure) {
+    io = transport::make_secure_io(std::move(*io), identity);
+    if (!io) return io.error();
+  }
   self->io_ = std::move(*io);
+  for (std::uint32_t other = 0; other < world.ranks; ++other) self->ids_.push_back(identity_of(other).id());
   auto address = transport::Address::parse(listen);
   if (!address) return address.error();
 
   node::MeshConfig mesh;
-  mesh.self = id_of(rank);
+  mesh.self = identity.id();
+  mesh.is_secure = world.is_secure;
   mesh.run_id = "papilio-perf";
   mesh.listen = *address;
   mesh.flows = world.flows;
@@ -72,7 +76,7 @@ Status Rank::connect(const std::vector<std::string>& addresses) {
     if (io_->now() >= deadline || !failure_.empty()) {
       std::string missing;
       for (std::uint32_t other = 0; other < world_.ranks; ++other) {
-        if (other != rank_ && engine_->mesh().find(id_of(other)) == nullptr) missing += " " + std::to_string(other);
+        if (other != rank_ && engine_->mesh().find(ids_[other]) == nullptr) missing += " " + std::to_string(other);
       }
       return runtime_error("rank " + std::to_string(rank_) + " cannot reach rank" + missing +
                            (failure_.empty() ? "; are all ranks started with the same world order?" : ": " + failure_));
@@ -93,7 +97,7 @@ node::RoundSpec Rank::next_spec(std::uint64_t elements, bool everybody_alike) {
     const bool reduces = everybody_alike || rank + world_.clients < world_.ranks;
     const std::uint64_t rate =
         !everybody_alike && rank < world_.rates_bytes_per_s.size() ? world_.rates_bytes_per_s[rank] : 0;
-    spec.members.push_back({.peer = id_of(rank), .rate_bytes_per_s = rate, .reduces = reduces});
+    spec.members.push_back({.peer = ids_[rank], .rate_bytes_per_s = rate, .reduces = reduces});
     if (rate > 0) slowest = slowest > 0 ? std::min(slowest, static_cast<double>(rate)) : static_cast<double>(rate);
   }
   if (slowest == 0 && world_.several_hosts) slowest = kAssumedRemoteRate;

@@ -27,6 +27,7 @@ struct WorldOptions {
   std::optional<node::Borrow> borrow;
   node::FormatChoice format = node::ShardFormat{};
   bool error_feedback = true;
+  bool is_secure = false;
   std::uint64_t socket_buffer_bytes = 0;         // 0: the engine's choice
   Duration timeout = std::chrono::seconds(120);  // of one round, and of connecting
 };
@@ -60,6 +61,7 @@ class Rank final : private node::EngineEvents {
 
   WorldOptions world_;
   std::uint32_t rank_;
+  std::vector<PeerId> ids_;  // by rank
   std::string backend_note_;
   std::unique_ptr<transport::Io> io_;
   std::unique_ptr<node::Engine> engine_;
