@@ -51,6 +51,7 @@ using tables::build;
 using tables::Builder;
 using tables::create_cut_text;
 using tables::from_wire;
+using tables::is_aligned;
 using tables::read;
 using tables::text_of;
 using tables::to_wire;
@@ -269,8 +270,10 @@ bool read(const wire::Progress& table, Header& header) {
 // Propose and Commit say the same about the roster.
 template <typename Table>
 bool read_proposal(const Table& table, Propose& proposal) {
-  if (table.members() == nullptr || table.members()->size() < 1 || table.members()->size() > kMaximumMembers)
+  if (table.members() == nullptr || table.members()->size() < 1 || table.members()->size() > kMaximumMembers ||
+      !is_aligned(table.members())) {
     return false;
+  }
   if (!std::has_single_bit(table.chunk_bytes()) || table.chunk_bytes() < kMinimumChunkBytes ||
       table.chunk_bytes() > kMaximumChunkBytes || table.timeout_ms() == 0 || table.proposer() == nullptr) {
     return false;
@@ -373,6 +376,7 @@ Bits bits_of(const flatbuffers::Vector<std::uint64_t>* words) {
 
 bool read(const wire::Holdings& table, Header& header) {
   if (table.part() >= kMaximumMembers || table.distance() < 1 || table.distance() >= kMaximumMembers) return false;
+  if (!is_aligned(table.held()) || !is_aligned(table.spent())) return false;
   header = Holdings{.round = table.round(),
                     .part = table.part(),
                     .distance = table.distance(),
@@ -382,7 +386,9 @@ bool read(const wire::Holdings& table, Header& header) {
 }
 
 bool read(const wire::Wanted& table, Header& header) {
-  if (table.part() >= kMaximumMembers) return false;
+  if (table.part() >= kMaximumMembers || !is_aligned(table.contributions()) || !is_aligned(table.averages())) {
+    return false;
+  }
   header = Wanted{.round = table.round(),
                   .part = table.part(),
                   .contributions = bits_of(table.contributions()),

@@ -437,7 +437,7 @@ void Group::open_round_alone() {
       epoch + 1);
   const std::size_t chunk_bytes =
       config_.chunk_bytes != 0 ? config_.chunk_bytes : choose_chunk_bytes(config_.elements, 1, 0);
-  alone_.emplace();
+  alone_ = Alone{};
   // A client is its own reducer here, since there is no other.
   open({.round = epoch + 1,
         .epoch = epoch,

@@ -511,6 +511,39 @@ TEST(Frame, SignaturesOfRostersTravel) {
   EXPECT_FALSE(std::get<Ack>(parse_frame_header(encode(answer)).header).consent);
 }
 
+// Elements of eight bytes that lie across their alignment pass the verifier, and could not be read as they lie.
+TEST(Frame, VectorsAcrossTheirAlignmentAreRefused) {
+  constexpr std::uint64_t kWord = 0x0123456789abcdefU;
+  HeaderBytes bytes = encode(Wanted{.round = 1, .part = 1, .contributions = {kWord, kWord}, .averages = {}});
+  ASSERT_EQ(fault_of(bytes), FrameFault::none);
+  const auto word = std::as_bytes(std::span(&kWord, 1));
+  const auto found = std::search(bytes.begin(), bytes.end(), word.begin(), word.end());
+  ASSERT_NE(found, bytes.end());
+  const auto elements = static_cast<std::size_t>(found - bytes.begin());
+  const std::size_t vector = elements - sizeof(std::uint32_t);
+  int moved = 0;
+  for (std::size_t at = kPreambleBytes; at < vector; at += sizeof(std::uint32_t)) {
+    std::uint32_t offset = 0;
+    std::memcpy(&offset, &bytes[at], sizeof(offset));
+    if (at + offset != vector) continue;
+    offset += sizeof(std::uint32_t);
+    std::memcpy(&bytes[at], &offset, sizeof(offset));
+    moved += 1;
+  }
+  ASSERT_EQ(moved, 1);
+  const std::uint32_t one_word = 1;
+  std::memcpy(&bytes[elements], &one_word, sizeof(one_word));
+  seal_frame_header(bytes);
+  EXPECT_EQ(fault_of(bytes), FrameFault::bad_table);
+  // Without elements a vector lies anywhere.
+  for (const Bits& bits : {Bits(), Bits{1}, Bits{1, 2, 3}}) {
+    EXPECT_EQ(fault_of(encode(Wanted{.round = 1, .part = 1, .contributions = bits, .averages = {}})), FrameFault::none);
+    EXPECT_EQ(fault_of(encode(Wanted{.round = 1, .part = 1, .contributions = {}, .averages = bits})), FrameFault::none);
+    EXPECT_EQ(fault_of(encode(Holdings{.round = 1, .part = 1, .distance = 1, .held = {}, .spent = bits})),
+              FrameFault::none);
+  }
+}
+
 // Words for people are cut to what the other side takes: a refusal must not be refused itself.
 TEST(Frame, LongExplanationsAreCutNotRefused) {
   const std::string long_text(5000, 'y');
