@@ -91,9 +91,9 @@ class Flow final : private StreamEvents {
   [[nodiscard]] StreamInfo info() const { return stream_ != nullptr ? stream_->info() : StreamInfo{}; }
   // Payload that has come so far, that of an unfinished frame included.
   [[nodiscard]] std::uint64_t payload_received() const;
-  [[nodiscard]] Address peer_address() const { return stream_ != nullptr ? stream_->peer_address() : Address{}; }
-  // Whose key the other side has proved to hold; null where nothing was proved.
+  // See Stream::peer_key.
   [[nodiscard]] const PublicKey* peer_key() const { return stream_ != nullptr ? stream_->peer_key() : nullptr; }
+  [[nodiscard]] Address peer_address() const { return stream_ != nullptr ? stream_->peer_address() : Address{}; }
   void set_send_buffer(std::size_t bytes) {
     if (is_open()) stream_->set_send_buffer(bytes);
   }

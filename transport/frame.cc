@@ -10,6 +10,7 @@
 
 #include "engine/base/assert.hpp"
 #include "frames_generated.h"
+#include "transport/test_tables.hpp"
 #include "transport/tls.hpp"
 
 namespace papilio::transport {
@@ -46,17 +47,14 @@ std::uint32_t header_checksum(std::span<const std::byte> bytes) {
       XXH3_64bits_withSeed(bytes.data() + kPreambleBytes, bytes.size() - kPreambleBytes, seed));
 }
 
-wire::PeerId to_wire(const PeerId& peer) {
-  wire::PeerId out;
-  std::memcpy(&out, peer.bytes.data(), sizeof(out));
-  return out;
-}
-
-PeerId from_wire(const wire::PeerId& peer) {
-  PeerId out;
-  std::memcpy(out.bytes.data(), &peer, sizeof(out));
-  return out;
-}
+using tables::build;
+using tables::Builder;
+using tables::create_cut_text;
+using tables::from_wire;
+using tables::read;
+using tables::text_of;
+using tables::to_wire;
+using tables::too_long;
 
 wire::Consent to_wire(const Consent& consent) {
   wire::Key key;
@@ -71,20 +69,6 @@ Consent from_wire(const wire::Consent& consent) {
   std::memcpy(out.key.data(), &consent.key(), out.key.size());
   std::memcpy(out.signature.data(), &consent.seal(), out.signature.size());
   return out;
-}
-
-std::string text_of(const flatbuffers::String* text) { return text == nullptr ? std::string() : text->str(); }
-
-// Strings from peers are short: names and addresses. Longer ones are refused with the frame.
-constexpr std::size_t kMaximumTextBytes = 512;
-bool too_long(const flatbuffers::String* text) { return text != nullptr && text->size() > kMaximumTextBytes; }
-
-using Builder = flatbuffers::FlatBufferBuilder;
-using Text = flatbuffers::Offset<flatbuffers::String>;
-
-// Explanations for people, which may quote what a peer sent: cut, so that a refusal is not refused for its length.
-Text create_cut_text(Builder& builder, const std::string& text) {
-  return builder.CreateString(text.data(), std::min(text.size(), kMaximumTextBytes));
 }
 
 void build(Builder& builder, const Hello& hello) {
@@ -446,6 +430,14 @@ bool read_table(FrameType type, std::span<const std::byte> table, Header& header
     case FrameType::pulse: return verify_and_read<wire::Pulse>(table, header);
     case FrameType::ack: return verify_and_read<wire::Ack>(table, header);
     case FrameType::commit: return verify_and_read<wire::Commit>(table, header);
+    case FrameType::test_request: return verify_and_read<wire::TestRequest>(table, header);
+    case FrameType::test_wait: return verify_and_read<wire::TestWait>(table, header);
+    case FrameType::test_phase: return verify_and_read<wire::TestPhase>(table, header);
+    case FrameType::test_data: return verify_and_read<wire::TestData>(table, header);
+    case FrameType::test_receipts: return verify_and_read<wire::TestReceipts>(table, header);
+    case FrameType::test_ping: return verify_and_read<wire::TestPing>(table, header);
+    case FrameType::test_tally: return verify_and_read<wire::TestTally>(table, header);
+    case FrameType::test_verdict: return verify_and_read<wire::TestVerdict>(table, header);
   }
   return false;
 }
@@ -485,6 +477,10 @@ std::string_view to_string(FrameFault fault) {
 }
 
 FrameType type_of(const Header& header) { return static_cast<FrameType>(header.index() + 1); }
+
+bool is_of_test(const Header& header) {
+  return type_of(header) >= FrameType::test_request && type_of(header) <= FrameType::test_verdict;
+}
 
 void encode_frame_header(const Header& header, std::size_t payload_bytes, HeaderBytes& out) {
   PAPILIO_ASSERT_VALUES(payload_bytes <= kMaximumPayloadBytes, payload_bytes, kMaximumPayloadBytes);
@@ -528,7 +524,8 @@ FrameSizes parse_frame_head(std::span<const std::byte> head) {
     sizes.type = static_cast<FrameType>(preamble.type);
     sizes.header_bytes = std::size_t{preamble.header_words} * 8;
     sizes.payload_bytes = preamble.payload_bytes;
-    const bool carries_payload = sizes.type == FrameType::contribution || sizes.type == FrameType::average;
+    const bool carries_payload =
+        sizes.type == FrameType::contribution || sizes.type == FrameType::average || sizes.type == FrameType::test_data;
     const bool payload_fits = carries_payload ? sizes.payload_bytes > 0 && sizes.payload_bytes <= kMaximumPayloadBytes
                                               : sizes.payload_bytes == 0;
     if (sizes.header_bytes < kFrameHeadBytes || sizes.header_bytes > kMaximumHeaderBytes || !payload_fits) {

@@ -22,6 +22,7 @@
 #include "engine/base/ids.hpp"
 #include "engine/base/limits.hpp"
 #include "transport/identity.hpp"
+#include "transport/test_frames.hpp"
 
 namespace papilio::transport {
 
@@ -47,6 +48,14 @@ enum class FrameType : std::uint8_t {
   pulse = 15,
   ack = 16,
   commit = 17,
+  test_request = 18,
+  test_wait = 19,
+  test_phase = 20,
+  test_data = 21,
+  test_receipts = 22,
+  test_ping = 23,
+  test_tally = 24,
+  test_verdict = 25,
 };
 
 enum class WireRole : std::uint8_t { miner = 0, client = 1, validator = 2 };
@@ -65,11 +74,11 @@ enum class RefusalReason : std::uint8_t {
   not_allowed = 10,
   not_qualified = 11,
 };
+inline constexpr std::size_t kRefusalReasons = 12;
 [[nodiscard]] std::string_view to_string(RefusalReason reason);
 
-// A hello's certificates, and the bytes of each.
+// Of one hello.
 inline constexpr std::size_t kMaximumCertificates = 8;
-inline constexpr std::size_t kMaximumCertificateBytes = 1024;
 
 enum class Codec : std::uint8_t { fp32 = 0, bf16 = 1, fp16 = 2, int8 = 3 };
 enum class Compression : std::uint8_t { none = 0, zstd = 1 };
@@ -223,8 +232,11 @@ struct Commit {
 
 // Alternatives in the order of FrameType, so that index() + 1 is the type.
 using Header = std::variant<Hello, Refusal, Goodbye, Progress, Propose, Contribution, Average, Done, Ready, Suspect,
-                            Takeover, Holdings, Wanted, Resume, Pulse, Ack, Commit>;
+                            Takeover, Holdings, Wanted, Resume, Pulse, Ack, Commit, TestRequest, TestWait, TestPhase,
+                            TestData, TestReceipts, TestPing, TestTally, TestVerdict>;
 [[nodiscard]] FrameType type_of(const Header& header);
+// Of a qualification test: nothing that belongs into a round.
+[[nodiscard]] bool is_of_test(const Header& header);
 
 // A header in wire form, kept by value: small headers (all that carry payload) need no allocation of their own.
 using HeaderBytes = std::vector<std::byte>;
@@ -258,7 +270,7 @@ struct FrameSizes {
 };
 [[nodiscard]] FrameSizes parse_frame_head(std::span<const std::byte> head);
 
-// The whole header, header_bytes long. Only contributions and averages may carry payload.
+// The whole header, header_bytes long. Only contributions, averages and test data may carry payload.
 struct ParsedHeader {
   FrameFault fault = FrameFault::none;
   Header header;

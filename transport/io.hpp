@@ -82,8 +82,10 @@ struct StreamInfo {
   Duration minimum_round_trip{};
   std::uint64_t delivery_rate_bytes_per_s = 0;
   std::uint64_t retransmits = 0;
-  std::uint64_t bytes_received = 0;  // by the application, counted as they arrive, also within an unfinished read
-  std::uint64_t bytes_sent = 0;      // handed to the kernel
+  std::uint64_t bytes_received = 0;        // by the application, counted as they arrive, also within an unfinished read
+  std::uint64_t bytes_sent = 0;            // handed to the kernel
+  std::uint64_t bytes_unacknowledged = 0;  // of them, not yet acknowledged by the peer's
+  std::uint32_t segment_bytes = 0;         // payload of a full packet (MSS without options); 0: not known
 };
 
 class Stream;

@@ -352,7 +352,8 @@ void SecureStream::refuse_plain() {
       "this node takes encrypted connections only: start the other side without --security none";
   const FrameSizes sizes =
       handshake_bytes_ >= kFrameHeadBytes ? parse_frame_head(std::span(input_).first(kFrameHeadBytes)) : FrameSizes{};
-  if (side_ == TlsSide::acceptor && sizes.type == FrameType::hello && sizes.header_bytes > 0) {
+  const bool is_first_frame = sizes.type == FrameType::hello || sizes.type == FrameType::test_request;
+  if (side_ == TlsSide::acceptor && is_first_frame && sizes.header_bytes > 0) {
     encode_frame_header(Refusal{.reason = RefusalReason::security, .detail = std::string(kWhatToDo)}, 0, tls_.output());
     send_output();
     has_last_word_ = true;

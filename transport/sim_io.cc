@@ -846,6 +846,7 @@ StreamInfo SimStream::info() const {
   const LinkState path = core().link(through.host[0], through.host[1]);
   info.minimum_round_trip = 2 * path.latency;
   info.round_trip = 2 * path.latency + path.jitter;
+  info.bytes_unacknowledged = through.pipe[side_].accepted - through.pipe[side_].credited;
   const std::uint64_t up = core().host(through.host[side_]).up_bytes_per_s;
   const std::uint64_t down = core().host(through.host[1 - side_]).down_bytes_per_s;
   info.delivery_rate_bytes_per_s = up == 0 || (down != 0 && down < up) ? down : up;

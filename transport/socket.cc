@@ -152,6 +152,11 @@ StreamInfo read_stream_info(int socket) {
   info.minimum_round_trip = std::chrono::microseconds(kernel.tcpi_min_rtt == kUnknown ? 0 : kernel.tcpi_min_rtt);
   info.delivery_rate_bytes_per_s = kernel.tcpi_delivery_rate;
   info.retransmits = kernel.tcpi_total_retrans;
+  info.segment_bytes = kernel.tcpi_snd_mss;
+  int unacknowledged = 0;
+  if (::ioctl(socket, SIOCOUTQ, &unacknowledged) == 0 && unacknowledged > 0) {
+    info.bytes_unacknowledged = static_cast<std::uint64_t>(unacknowledged);
+  }
   return info;
 }
 

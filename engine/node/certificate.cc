@@ -64,7 +64,9 @@ std::optional<Qualification> read_body(const wire::Certificate& table) {
                        .jitter = Duration(static_cast<Duration::rep>(table.jitter_ns())),
                        .retransmits = table.retransmits(),
                        .issued = WallTime(std::chrono::seconds(table.issued_s())),
-                       .expires = WallTime(std::chrono::seconds(table.expires_s()))};
+                       .expires = WallTime(std::chrono::seconds(table.expires_s())),
+                       .up_at_once_bps = table.up_at_once_bps(),
+                       .down_at_once_bps = table.down_at_once_bps()};
 }
 
 // The body lies in a vector of bytes, which may begin anywhere.
@@ -103,7 +105,7 @@ std::vector<std::byte> sign_certificate(const transport::Identity& judge, const 
   builder.Finish(wire::CreateCertificate(builder, &subject, &signer, run_id, figures.up_bps, figures.down_bps,
                                          nanoseconds(figures.round_trip_median), nanoseconds(figures.round_trip_p99),
                                          nanoseconds(figures.jitter), figures.retransmits, seconds(figures.issued),
-                                         seconds(figures.expires)));
+                                         seconds(figures.expires), figures.up_at_once_bps, figures.down_at_once_bps));
   const auto body = std::as_bytes(std::span(builder.GetBufferPointer(), builder.GetSize()));
   PAPILIO_ASSERT(parse_body(body).has_value());
   return transport::encode(transport::make_statement(judge, kCertificateDomain, body));

@@ -9,6 +9,10 @@ void EngineEvents::on_offence(Peer& /*peer*/, core::Offence /*offence*/, const s
 
 std::optional<transport::Refusal> EngineEvents::objection_to_peer(const PeerId& /*peer*/) { return std::nullopt; }
 
+Welcome EngineEvents::judge_hello(const transport::Hello& /*hello*/) { return {}; }
+
+std::vector<std::vector<std::byte>> EngineEvents::own_certificates() { return {}; }
+
 Engine::Engine(transport::Io& io, MeshConfig mesh, RoundDriverConfig rounds, EngineEvents& events)
     : io_(io), events_(events), mesh_(io, std::move(mesh), *this), rounds_(io, mesh_, rounds, *this) {}
 
@@ -86,6 +90,10 @@ void Engine::on_offence(Peer& peer, core::Offence offence, const std::string& ev
 std::optional<transport::Refusal> Engine::objection_to_peer(const PeerId& peer) {
   return events_.objection_to_peer(peer);
 }
+
+Welcome Engine::judge_hello(const transport::Hello& hello) { return events_.judge_hello(hello); }
+
+std::vector<std::vector<std::byte>> Engine::own_certificates() { return events_.own_certificates(); }
 
 void Engine::on_round_over(RoundReport report) { events_.on_round_over(std::move(report)); }
 

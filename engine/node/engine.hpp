@@ -27,6 +27,9 @@ class EngineEvents {
   virtual void on_offence(Peer& peer, core::Offence offence, const std::string& evidence);
   // Whether to refuse this peer at the door, and why.
   virtual std::optional<transport::Refusal> objection_to_peer(const PeerId& peer);
+  // The same, once its hello is in and its id is welcome.
+  virtual Welcome judge_hello(const transport::Hello& hello);
+  virtual std::vector<std::vector<std::byte>> own_certificates();
 
  protected:
   ~EngineEvents() = default;
@@ -71,6 +74,8 @@ class Engine final : private MeshEvents, private RoundDriverEvents {
   void on_round_over(RoundReport report) override;
   void on_offence(Peer& peer, core::Offence offence, const std::string& evidence) override;
   std::optional<transport::Refusal> objection_to_peer(const PeerId& peer) override;
+  Welcome judge_hello(const transport::Hello& hello) override;
+  std::vector<std::vector<std::byte>> own_certificates() override;
 
   transport::Io& io_;
   EngineEvents& events_;

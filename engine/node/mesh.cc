@@ -1,8 +1,11 @@
 #include "engine/node/mesh.hpp"
 
+#include <netinet/in.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 #include <utility>
 
 #include "engine/base/assert.hpp"
@@ -30,6 +33,29 @@ std::string printable(const std::string& text) {
 
 }  // namespace
 
+// Somebody has to do something about it, or time has to pass: no use in asking again soon.
+bool lasts_for_a_while(RefusalReason reason) {
+  return reason == RefusalReason::banned || reason == RefusalReason::not_allowed ||
+         reason == RefusalReason::not_qualified || reason == RefusalReason::wrong_identity;
+}
+
+core::AddressBlock block_of(const transport::Address& address) {
+  if (address.is_simulated()) {
+    const std::uint32_t host = address.simulated_host();
+    return core::AddressBlock::of_ipv4({static_cast<std::uint8_t>(host >> 24U), static_cast<std::uint8_t>(host >> 16U),
+                                        static_cast<std::uint8_t>(host >> 8U), static_cast<std::uint8_t>(host)});
+  }
+  if (address.is_local_host()) return core::AddressBlock::local_host();
+  if (address.family() == AF_INET6) {
+    std::array<std::uint8_t, 16> bytes{};
+    std::memcpy(bytes.data(), &reinterpret_cast<const sockaddr_in6*>(address.data())->sin6_addr, bytes.size());
+    return core::AddressBlock::of_ipv6(bytes);
+  }
+  std::array<std::uint8_t, 4> bytes{};
+  std::memcpy(bytes.data(), &reinterpret_cast<const sockaddr_in*>(address.data())->sin_addr, bytes.size());
+  return core::AddressBlock::of_ipv4(bytes);
+}
+
 transport::SocketOptions default_socket_options(bool local_host, const std::string& congestion_control) {
   transport::SocketOptions options;
   options.congestion_control = congestion_control;
@@ -43,7 +69,11 @@ transport::SocketOptions default_socket_options(bool local_host, const std::stri
 }
 
 Mesh::Mesh(transport::Io& io, MeshConfig config, MeshEvents& events)
-    : io_(io), config_(std::move(config)), events_(events), next_session_(Random::mix(config_.seed + 1)) {
+    : io_(io),
+      config_(std::move(config)),
+      events_(events),
+      next_session_(Random::mix(config_.seed + 1)),
+      door_(config_.door) {
   add_source(std::make_unique<StaticMembership>(config_.peers));
 }
 
@@ -123,6 +153,7 @@ TimePoint Mesh::next_deadline() const {
   for (const Connection& connection : connections_) next = std::min(next, connection.deadline);
   if (leaving_) return next;
   next = std::min(next, log_limit_.next_deadline());
+  for (const auto& peer : peers_) next = std::min(next, peer->welcome_until);
   for (const auto& source : sources_) next = std::min(next, source->next_poll());
   for (const Dial& dial : dials_) {
     if (!dial.busy && !dial.given_up) next = std::min(next, dial.next_try);
@@ -134,6 +165,7 @@ void Mesh::handle_time(TimePoint now) {
   if (!leaving_) {
     say_left_out(now);
     ask_sources(now);
+    drop_expired(now);
     for (Dial& dial : dials_) {
       if (dial.busy || dial.given_up || now < dial.next_try) continue;
       if (is_linked_to(dial.address)) {
@@ -216,7 +248,7 @@ Mesh::Connection& Mesh::new_connection(const std::string& address, bool is_local
   return connection;
 }
 
-Hello Mesh::own_hello(std::uint64_t session, std::uint16_t flow, std::uint16_t flows) const {
+Hello Mesh::own_hello(std::uint64_t session, std::uint16_t flow, std::uint16_t flows) {
   return Hello{.peer = config_.self,
                .fingerprint = config_.fingerprint,
                .run_id = config_.run_id,
@@ -227,7 +259,8 @@ Hello Mesh::own_hello(std::uint64_t session, std::uint16_t flow, std::uint16_t f
                .listen = listener_ != nullptr ? listener_->address().to_string() : std::string(),
                .rate_bytes_per_s = config_.rate_bytes_per_s,
                .elements = config_.elements,
-               .software = "papilio " PAPILIO_VERSION};
+               .software = "papilio " PAPILIO_VERSION,
+               .certificates = events_.own_certificates()};
 }
 
 // ---- handshake
@@ -246,15 +279,35 @@ void Mesh::on_accepted(transport::Stream& stream) {
   Connection& connection = new_connection(address.to_string(), is_local_host(address));
   connection.stage = Stage::awaiting_hello;
   connection.flow.adopt(stream);
-  const auto pending = std::count_if(connections_.begin(), connections_.end(), [](const Connection& other) {
-    return !other.dialled && other.stage == Stage::awaiting_hello;
-  });
-  if (leaving_ || pending > config_.maximum_pending) {
-    if (!leaving_ && may_say("too many connections without a hello")) {
-      spdlog::warn("{}: refused: {} connections without a hello already", connection.address, pending - 1);
+  if (leaving_ || !is_let_in(connection, address)) {
+    connection.stage = Stage::closing;
+    connection.flow.abort();
+  }
+}
+
+bool Mesh::is_let_in(Connection& connection, const transport::Address& address) {
+  const core::AddressBlock block = block_of(address);
+  const core::DoorAnswer answer = door_.handle_opened(io_.now(), block);
+  if (answer.displaced != 0) close_displaced(answer.displaced);
+  connection.visit = answer.visit;
+  if (answer.verdict == core::DoorVerdict::welcome) return true;
+  if (may_say(to_string(answer.verdict))) {
+    spdlog::warn("{}: refused ({}): {}", connection.address, to_string(answer.verdict),
+                 door_.explain(answer.verdict, block));
+  }
+  return false;
+}
+
+// It has been at the door for longest, of those whose address has most of them there.
+void Mesh::close_displaced(core::Visit visit) {
+  for (Connection& connection : connections_) {
+    if (connection.visit != visit) continue;
+    if (may_say("made room for others")) {
+      spdlog::warn("{}: closed: no complete hello, and others want the room", connection.address);
     }
     connection.stage = Stage::closing;
     connection.flow.abort();
+    return;
   }
 }
 
@@ -277,6 +330,7 @@ void Mesh::on_frame(Flow& flow, const Header& header, transport::Slab payload, s
     if (std::holds_alternative<Hello>(header) || std::holds_alternative<Refusal>(header)) {
       return violate(connection, "a second hello");
     }
+    if (transport::is_of_test(header)) return violate(connection, "a frame of a test, outside of any test");
     return events_.on_control(*connection.peer, header);
   }
   if (const auto* hello = std::get_if<Hello>(&header); hello != nullptr && connection.stage == Stage::awaiting_hello) {
@@ -287,8 +341,9 @@ void Mesh::on_frame(Flow& flow, const Header& header, transport::Slab payload, s
     return handle_ready(connection);
   }
   if (const auto* refusal = std::get_if<Refusal>(&header); refusal != nullptr && connection.dialled) {
-    if (refusal->reason == RefusalReason::banned) {
-      handle_ban(connection, connection.address + " refuses this node: banned " + printable(refusal->detail));
+    if (lasts_for_a_while(refusal->reason)) {
+      handle_ban(connection, connection.address + " refuses this node: " + std::string(to_string(refusal->reason)) +
+                                 " " + printable(refusal->detail));
     }
     return handle_refusal(connection, *refusal);
   }
@@ -296,7 +351,7 @@ void Mesh::on_frame(Flow& flow, const Header& header, transport::Slab payload, s
 }
 
 // Who it is comes first: everything else depends on it.
-std::optional<Refusal> Mesh::objection_to(const Connection& connection, const Hello& hello) {
+std::optional<Refusal> Mesh::objection_to_id(const Connection& connection, const Hello& hello) {
   if (config_.is_secure) {
     const transport::PublicKey* const key = connection.flow.peer_key();
     if (key == nullptr || transport::peer_id_of(*key) != hello.peer) {
@@ -308,7 +363,14 @@ std::optional<Refusal> Mesh::objection_to(const Connection& connection, const He
     }
   }
   if (hello.peer == config_.self) return Refusal{RefusalReason::same_peer, "a node dialled itself"};
-  if (auto objection = events_.objection_to_peer(hello.peer)) return objection;
+  return events_.objection_to_peer(hello.peer);
+}
+
+std::optional<Refusal> Mesh::objection_to(Connection& connection, const Hello& hello) {
+  if (auto objection = objection_to_id(connection, hello)) return objection;
+  Welcome welcome = events_.judge_hello(hello);
+  if (welcome.objection) return welcome.objection;
+  connection.welcome_until = welcome.lasts ? saturating_add(io_.now(), *welcome.lasts) : kNever;
   if (hello.run_id != config_.run_id) {
     return Refusal{RefusalReason::wrong_run, "this run is '" + config_.run_id + "', yours is '" + hello.run_id + "'"};
   }
@@ -324,12 +386,17 @@ std::optional<Refusal> Mesh::objection_to(const Connection& connection, const He
 void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
   connection.hello = hello;
   if (const auto objection = objection_to(connection, hello)) {
-    counters_.refused += 1;
     if (may_say(to_string(objection->reason))) {
       spdlog::warn("{} ({}): refused ({}): {}", connection.address, to_hex(hello.peer), to_string(objection->reason),
                    objection->detail);
     }
     return refuse(connection, *objection);
+  }
+  if (const core::DoorVerdict verdict = door_.handle_authenticated(connection.visit, hello.peer);
+      verdict != core::DoorVerdict::welcome) {
+    return refuse(connection,
+                  {RefusalReason::too_many, std::string(to_string(verdict)) + ": " +
+                                                door_.explain(verdict, block_of(connection.flow.peer_address()))});
   }
   Peer* const peer = find(hello.peer);
   if (hello.flow > 0) {
@@ -351,7 +418,7 @@ void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
 
 void Mesh::handle_hello_of_acceptor(Connection& connection, const Hello& hello) {
   if (const auto objection = objection_to(connection, hello)) {
-    counters_.refused += 1;
+    count_refusal(objection->reason);
     if (objection->reason == RefusalReason::banned) {
       handle_ban(connection, connection.address + " (" + to_hex(hello.peer) + ") is banned here " + objection->detail);
     } else if (hello.peer != config_.self) {
@@ -400,6 +467,7 @@ Mesh::Connection* Mesh::pending_from(const PeerId& id) {
 Peer& Mesh::establish(Connection& connection) {
   connection.stage = Stage::established;
   connection.deadline = kNever;
+  if (connection.visit != 0) door_.handle_established(connection.visit);
   Peer* peer = connection.peer != nullptr ? connection.peer : find(connection.hello.peer);
   if (peer == nullptr) {
     peer = peers_.emplace_back(std::make_unique<Peer>()).get();
@@ -411,6 +479,7 @@ Peer& Mesh::establish(Connection& connection) {
     peer->session = connection.hello.session;
     peer->is_local_host = connection.is_local_host;
     peer->is_encrypted = connection.flow.peer_key() != nullptr;
+    peer->welcome_until = connection.welcome_until;
     peer->dialled_here = connection.dialled;
   }
   connection.peer = peer;
@@ -445,7 +514,13 @@ void Mesh::handle_ban(Connection& connection, const std::string& what) {
   spdlog::warn("{}; trying again every {:.0f} s", what, to_seconds(config_.redial_banned));
 }
 
+void Mesh::count_refusal(RefusalReason reason) {
+  counters_.refused += 1;
+  counters_.refused_for[static_cast<std::size_t>(reason)] += 1;
+}
+
 void Mesh::refuse(Connection& connection, Refusal refusal) {
+  count_refusal(refusal.reason);
   refusal.peer = config_.self;
   connection.stage = Stage::closing;
   connection.deadline = saturating_add(io_.now(), std::chrono::seconds(1));
@@ -470,6 +545,10 @@ transport::PayloadDecision Mesh::on_payload_header(Flow& flow, const Header& hea
   if (connection.stage == Stage::closing) return {};
   if (connection.stage != Stage::established) {
     violate(connection, "a shard before the hello");
+    return {};
+  }
+  if (transport::is_of_test(header)) {
+    violate(connection, "test data, outside of any test");
     return {};
   }
   return events_.on_shard_header(*connection.peer, flow, header, payload_bytes);
@@ -580,6 +659,15 @@ void Mesh::lose_peer(Peer& peer, PeerLeft how, const std::string& why) {
   events_.on_peer_left(peer, how, why);
 }
 
+// Who has newer certificates shows them when the link is made anew.
+void Mesh::drop_expired(TimePoint now) {
+  std::vector<Peer*> expired;
+  for (const auto& peer : peers_) {
+    if (now >= peer->welcome_until) expired.push_back(peer.get());
+  }
+  for (Peer* const peer : expired) drop(*peer, "its certificates have expired");
+}
+
 void Mesh::drop(Peer& peer, const std::string& why) { lose_peer(peer, PeerLeft::dropped, why); }
 
 void Mesh::close_quietly(Connection& connection) {
@@ -595,6 +683,7 @@ void Mesh::on_flow_closed(Flow& flow) {
   if (connection.dial != nullptr) schedule_redial(*connection.dial);
   Peer* const peer = connection.peer;
   if (peer != nullptr) std::erase(peer->flows, &flow);
+  if (connection.visit != 0) door_.handle_closed(connection.visit);
   connections_.erase(connection.position);
   if (peer == nullptr) return;
   const bool last = std::none_of(connections_.begin(), connections_.end(),

@@ -4,6 +4,7 @@
 // business.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <list>
 #include <memory>
@@ -15,6 +16,8 @@
 #include "engine/base/ids.hpp"
 #include "engine/base/result.hpp"
 #include "engine/base/time.hpp"
+#include "engine/core/door.hpp"
+#include "engine/node/gatekeeper.hpp"
 #include "engine/node/log_limit.hpp"
 #include "engine/node/membership.hpp"
 #include "transport/flow.hpp"
@@ -46,7 +49,8 @@ struct Peer {
   bool is_local_host = false;
   bool is_encrypted = false;  // and its id is that of the key that it has proved to hold
   bool dialled_here = false;
-  bool leaving = false;  // it said goodbye; what it sent before is still on its way on other flows
+  TimePoint welcome_until = kNever;  // then its certificates run out
+  bool leaving = false;              // it said goodbye; what it sent before is still on its way on other flows
   std::string goodbye;
   std::vector<transport::Flow*> flows;  // the first carries control frames
   MemberIndex member = kNotAMember;     // in the current round; the round's driver keeps it
@@ -82,8 +86,8 @@ struct MeshConfig {
   Duration redial_linked = std::chrono::seconds(60);  // an address whose peer says that it is linked already
   Duration redial_banned = std::chrono::seconds(30);  // an address whose peer, or this node, is banned there or here
   std::uint64_t seed = 0;                             // of session numbers
-  bool one_machine = false;             // everybody shares this host, whatever the addresses say: simulated groups
-  std::uint32_t maximum_pending = 256;  // accepted connections whose hello is not in yet
+  bool one_machine = false;  // everybody shares this host, whatever the addresses say: simulated groups
+  core::DoorConfig door;     // passes check()
 };
 
 // Several flows lift one connection's window limit on long paths; measured in ARCHITECTURE.md.
@@ -116,6 +120,10 @@ class MeshEvents {
   virtual void on_flow_gone(transport::Flow& flow) = 0;
   // Whether this node wants no link with that peer, and why. Asked at every handshake, whoever dialled.
   virtual std::optional<transport::Refusal> objection_to_peer(const PeerId& peer) = 0;
+  // The same, given its hello; its id holds and is welcome.
+  virtual Welcome judge_hello(const transport::Hello& hello) = 0;
+  // This node's own, to be shown with its hello.
+  virtual std::vector<std::vector<std::byte>> own_certificates() = 0;
   // An address refused this node for good (wrong run or model).
   virtual void on_refused(const transport::Address& address, const std::string& why) = 0;
 
@@ -161,13 +169,15 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
 
   // Counted since the start, for the node's report.
   struct Counters {
-    std::uint64_t refused = 0;              // hellos of another run or model, or of a banned peer
-    std::uint64_t protocol_violations = 0;  // not our protocol, or malformed
+    std::uint64_t refused = 0;                                            // hellos, whatever for; see refused_for
+    std::array<std::uint64_t, transport::kRefusalReasons> refused_for{};  // by RefusalReason
+    std::uint64_t protocol_violations = 0;                                // not our protocol, or malformed
     std::uint64_t handshake_timeouts = 0;
     std::uint64_t not_secure = 0;      // connections that came to nothing in the TLS handshake
     std::uint64_t wrong_identity = 0;  // hellos under an id that is not the sender's
   };
   [[nodiscard]] const Counters& counters() const { return counters_; }
+  [[nodiscard]] const core::Door& door() const { return door_; }
 
  private:
   enum class Stage : std::uint8_t {
@@ -183,8 +193,10 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
     transport::Flow flow;
     Stage stage = Stage::connecting;
     bool dialled = false;
-    Dial* dial = nullptr;    // where flow 0 was dialled from
-    Peer* peer = nullptr;    // when established, or a further flow of that peer's link
+    Dial* dial = nullptr;   // where flow 0 was dialled from
+    Peer* peer = nullptr;   // when established, or a further flow of that peer's link
+    core::Visit visit = 0;  // accepted, and counted at the door
+    TimePoint welcome_until = kNever;
     transport::Hello hello;  // what the other said (accepted) or what this node says (dialled)
     std::string address;
     bool is_local_host = false;
@@ -226,9 +238,12 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   [[nodiscard]] bool is_linked_to(const transport::Address& address) const;
   void dial_now(Dial& dial);
   void dial_further_flows(Peer& peer, const transport::Address& address);
-  [[nodiscard]] transport::Hello own_hello(std::uint64_t session, std::uint16_t flow, std::uint16_t flows) const;
-  [[nodiscard]] std::optional<transport::Refusal> objection_to(const Connection& connection,
-                                                               const transport::Hello& hello);
+  [[nodiscard]] transport::Hello own_hello(std::uint64_t session, std::uint16_t flow, std::uint16_t flows);
+  [[nodiscard]] std::optional<transport::Refusal> objection_to(Connection& connection, const transport::Hello& hello);
+  [[nodiscard]] std::optional<transport::Refusal> objection_to_id(const Connection& connection,
+                                                                  const transport::Hello& hello);
+  bool is_let_in(Connection& connection, const transport::Address& address);
+  void close_displaced(core::Visit visit);
 
   void handle_hello_of_dialler(Connection& connection, const transport::Hello& hello);
   void handle_hello_of_acceptor(Connection& connection, const transport::Hello& hello);
@@ -236,6 +251,8 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   void handle_refusal(Connection& connection, const transport::Refusal& refusal);
   void handle_ban(Connection& connection, const std::string& what);
   void refuse(Connection& connection, transport::Refusal refusal);
+  void count_refusal(transport::RefusalReason reason);
+  void drop_expired(TimePoint now);
   void violate(Connection& connection, const std::string& what, PeerLeft how = PeerLeft::protocol_violation);
   Peer& establish(Connection& connection);
   Connection* pending_from(const PeerId& id);
@@ -259,6 +276,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   std::vector<std::unique_ptr<Peer>> departed_;  // until their flows are closed
   std::uint64_t next_session_ = 0;
   bool leaving_ = false;
+  core::Door door_;
   LogLimit log_limit_;  // of lines about strangers
   Counters counters_;
 };

@@ -23,6 +23,7 @@
 #include "engine/node/device_keeper.hpp"
 #include "engine/node/engine.hpp"
 #include "engine/node/evidence_keeper.hpp"
+#include "engine/node/gatekeeper.hpp"
 #include "engine/node/group.hpp"
 #include "engine/node/round_record.hpp"
 #include "engine/node/state_directory.hpp"
@@ -109,7 +110,8 @@ struct Exchange {
 class LoopNode final : public Node, private node::EngineEvents {
  public:
   LoopNode(NodeConfig config, std::unique_ptr<transport::Io> io, std::string transport_note, node::MeshConfig mesh,
-           const node::RoundDriverConfig& rounds, const node::GroupConfig& group, Kept kept)
+           const node::RoundDriverConfig& rounds, const node::GroupConfig& group, Kept kept,
+           node::Gatekeeper gatekeeper)
       : config_(std::move(config)),
         transport_note_(std::move(transport_note)),
         id_(mesh.self),
@@ -117,6 +119,8 @@ class LoopNode final : public Node, private node::EngineEvents {
         io_(std::move(io)),
         engine_(*io_, std::move(mesh), rounds, *this),
         group_(engine_, signing(group)),
+        gatekeeper_(std::move(gatekeeper)),
+        conduct_({.slow_must_requalify = !config_.admission.judges.empty()}),
         state_directory_(std::move(kept.directory)) {
     exchange_.progress.members = 1;
     conduct_.load(wall_now(), kept.records);
@@ -431,11 +435,17 @@ class LoopNode final : public Node, private node::EngineEvents {
   }
 
   std::optional<transport::Refusal> objection_to_peer(const PeerId& peer) override {
-    const core::ConductRecord* const ban = conduct_.ban_of(wall_now(), peer);
-    if (ban == nullptr) return std::nullopt;
-    return transport::Refusal{transport::RefusalReason::banned, "until " + core::to_text(ban->banned_until) + " (" +
-                                                                    std::string(to_string(ban->offence)) + ": " +
-                                                                    ban->evidence + ")"};
+    return gatekeeper_.objection_to(wall_now(), peer, conduct_);
+  }
+
+  node::Welcome judge_hello(const transport::Hello& hello) override {
+    node::Welcome welcome = gatekeeper_.judge(wall_now(), hello, conduct_);
+    write_down();
+    return welcome;
+  }
+
+  std::vector<std::vector<std::byte>> own_certificates() override {
+    return gatekeeper_.own_certificates(io_->now(), wall_now());
   }
 
   void drop_banned() {
@@ -587,6 +597,7 @@ class LoopNode final : public Node, private node::EngineEvents {
   std::optional<AllReduceCall> call_;
   bool joined_ = false;
   bool cancel_ = false;
+  node::Gatekeeper gatekeeper_;
   core::Conduct conduct_;
   std::vector<PeerId> to_drop_;  // banned in this turn
   std::vector<PeerId> banned_;   // by this node
@@ -658,9 +669,6 @@ Status check(const NodeConfig& config) {
   if (config.round_timeout < std::chrono::milliseconds(10) || config.round_timeout > std::chrono::hours(24)) {
     return usage_error("round-timeout: '" + format_duration(config.round_timeout) + "' is not a time from 10ms to 24h");
   }
-  if (config.security != "tls" && config.security != "none") {
-    return usage_error("security: '" + config.security + "' is neither tls nor none");
-  }
   if (auto format = node::parse_format_choice(config.codec); !format) return format.error();
   if (!core::norm_action_of(config.norm_policy)) {
     return usage_error("norm-policy: '" + config.norm_policy + "' is no policy: use off, clip or refuse");
@@ -669,7 +677,7 @@ Status check(const NodeConfig& config) {
     return usage_error("norm-limit: " + text_of(config.norm_limit) + " is not a factor from 1 to 1e6");
   }
   if (!config.evidence_dir.empty()) {
-    if (config.security == "none") {
+    if (config.admission.security == node::Security::none) {
       return usage_error("evidence-dir: '" + config.evidence_dir +
                          "': evidence takes signatures, which security none leaves out: use tls, or keep none");
     }
@@ -677,7 +685,8 @@ Status check(const NodeConfig& config) {
   }
   if (config.evidence_files < 1) return usage_error("evidence-files: '0' keeps nothing: use 1 or more");
   if (auto checked = node::check(config.patience); !checked) return checked;
-  return node::check(config.roster);
+  if (auto checked = node::check(config.roster); !checked) return checked;
+  return node::check(config.admission);
 }
 
 }  // namespace
@@ -694,7 +703,6 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   mesh.run_id = config.run_id;
   mesh.role = static_cast<transport::WireRole>(config.role);
   mesh.elements = config.elements;
-  mesh.rate_bytes_per_s = config.rate_bytes_per_s;
   mesh.flows = static_cast<std::uint16_t>(config.flows);
   mesh.handshake_timeout = config.connect_timeout;
   mesh.local_options = node::default_socket_options(true, config.congestion_control);
@@ -715,7 +723,11 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
       kept->directory ? Result<transport::Identity>(kept->directory->identity()) : transport::Identity::generate();
   if (!identity) return identity.error();
   mesh.self = identity->id();
-  mesh.is_secure = config.security == "tls";
+  node::Gatekeeper gatekeeper(config.admission, mesh.self, config.run_id, config.state_dir);
+  if (config.rate_bytes_per_s == 0) config.rate_bytes_per_s = gatekeeper.own_rate_bytes_per_s();
+  mesh.rate_bytes_per_s = config.rate_bytes_per_s;
+  mesh.door = config.admission.door;
+  mesh.is_secure = config.admission.security == node::Security::tls;
   if (mesh.is_secure) kept->identity = *identity;
   node::RoundDriverConfig rounds;
   rounds.self = mesh.self;
@@ -741,14 +753,15 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   auto io = transport::make_io(*backend, &note);
   if (!io) return io.error();
   if (mesh.is_secure) {
-    io = transport::make_secure_io(std::move(*io), *identity);
+    const transport::SecureOptions options{.handshake_bytes = config.admission.door.bytes_per_handshake};
+    io = transport::make_secure_io(std::move(*io), *identity, options);
     if (!io) return io.error();
     note += ", TLS 1.3";
   } else {
     note += ", not encrypted";
   }
   auto node = std::make_unique<LoopNode>(std::move(config), std::move(*io), std::move(note), std::move(mesh), rounds,
-                                         group, std::move(*kept));
+                                         group, std::move(*kept), std::move(gatekeeper));
   if (auto launched = node->launch(); !launched) return launched.error();
   return std::unique_ptr<Node>(std::move(node));
 }

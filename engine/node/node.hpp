@@ -44,10 +44,7 @@ struct NodeConfig {
   std::string state_dir;
   // Where signed reports of rounds are kept, and proof against others; exists. Empty: nowhere. Takes security.
   std::string evidence_dir;
-  std::uint32_t evidence_files = 1000;  // the oldest go when there are more
-  // tls: every connection is encrypted, and every peer proves its id. none, for closed networks and benchmarks: anybody
-  // on the way can read and change what is sent, and pose as anybody. The same on all nodes of a run.
-  std::string security = "tls";
+  std::uint32_t evidence_files = 1000;                  // the oldest go when there are more
   std::uint32_t flows = 0;                              // connections per peer; 0: 1 on the local host, 4 elsewhere
   Duration round_timeout = std::chrono::seconds(30);    // from a round's start to its deadline
   Duration connect_timeout = std::chrono::seconds(10);  // one dial, one handshake

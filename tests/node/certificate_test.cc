@@ -40,7 +40,9 @@ Qualification figures() {
           .jitter = std::chrono::microseconds(300),
           .retransmits = 17,
           .issued = day(20'000),
-          .expires = day(20'007)};
+          .expires = day(20'007),
+          .up_at_once_bps = 190'000'000,
+          .down_at_once_bps = 48'000'000};
 }
 
 void expect_equal(const Qualification& one, const Qualification& other) {
@@ -55,6 +57,8 @@ void expect_equal(const Qualification& one, const Qualification& other) {
   EXPECT_EQ(one.retransmits, other.retransmits);
   EXPECT_EQ(one.issued, other.issued);
   EXPECT_EQ(one.expires, other.expires);
+  EXPECT_EQ(one.up_at_once_bps, other.up_at_once_bps);
+  EXPECT_EQ(one.down_at_once_bps, other.down_at_once_bps);
 }
 
 // A body signed in the right domain whatever it says.

@@ -294,7 +294,8 @@ TEST(Frame, OtherProtocolsVersionsAndTypesAreToldApart) {
   };
   EXPECT_EQ(text_fault("GET / HTTP/1.1\r\nHost: example.org\r\nUser-Agent: curl/8\r\n\r\n"), FrameFault::not_papilio);
   EXPECT_EQ(text_fault("SSH-2.0-OpenSSH_9.2\r\n"), FrameFault::not_papilio);
-  EXPECT_EQ(text_fault("\x16\x03\x01\x02"), FrameFault::not_papilio);
+  EXPECT_EQ(text_fault("\x16\x03\x01\x02"), FrameFault::encrypted);
+  EXPECT_EQ(text_fault("\x16\x02\x01\x02"), FrameFault::not_papilio);
   EXPECT_EQ(text_fault("PPL0"), FrameFault::not_papilio);
   EXPECT_EQ(parse_frame_head(HeaderBytes(kFrameHeadBytes)).fault, FrameFault::not_papilio);
   HeaderBytes bytes = encode(Goodbye{"x"});
@@ -307,7 +308,7 @@ TEST(Frame, OtherProtocolsVersionsAndTypesAreToldApart) {
   for (int type = 0; type < 256; ++type) {
     put(bytes, 4, static_cast<std::uint8_t>(type));
     const FrameFault fault = parse_frame_head(bytes).fault;
-    EXPECT_EQ(fault == FrameFault::unknown_type, type < 1 || type > 17) << type;
+    EXPECT_EQ(fault == FrameFault::unknown_type, type < 1 || type > static_cast<int>(FrameType::test_verdict)) << type;
   }
 }
 

@@ -1,0 +1,95 @@
+#include "engine/core/qualification.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
+#include "engine/base/units.hpp"
+
+namespace papilio::core {
+namespace {
+
+constexpr std::size_t kTlsRecordBytes = 16384;
+constexpr double kTlsRecordOverheadBytes = 22;  // header 5, content type 1, tag 16
+
+std::string share_text(double margin) {
+  return margin > 0 ? " plus a margin of " + std::to_string(std::lround(margin * 100)) + "%" : "";
+}
+
+struct Direction {
+  const char* name;
+  std::uint64_t alone_bps, at_once_bps, asked_bps;
+  const char* remedy;
+};
+
+void add_shortfalls(const Direction& way, double margin, std::vector<std::string>& reasons) {
+  const double asked = static_cast<double>(way.asked_bps) * (1 + margin);
+  const std::string name = way.name;
+  if (static_cast<double>(way.alone_bps) < asked) {
+    reasons.push_back(name + " " + human_rate(static_cast<double>(way.alone_bps)) + " is below the " +
+                      human_rate(static_cast<double>(way.asked_bps)) + " that are asked for" + share_text(margin) +
+                      ": " + way.remedy);
+  } else if (static_cast<double>(way.at_once_bps) < asked * kAtOnceShare) {
+    reasons.push_back(name + " " + human_rate(static_cast<double>(way.at_once_bps)) +
+                      " while the other direction is busy is below " + human_rate(asked * kAtOnceShare) + " (alone " +
+                      human_rate(static_cast<double>(way.alone_bps)) +
+                      "): one direction takes from the other, as on Wi-Fi; use a cable, or give the machine more CPU");
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> shortfalls(const Qualification& line, const LineRequirement& requirement, double margin) {
+  std::vector<std::string> reasons;
+  add_shortfalls({.name = "up",
+                  .alone_bps = line.up_bps,
+                  .at_once_bps = line.up_at_once_bps,
+                  .asked_bps = requirement.up_bps,
+                  .remedy = "stop other uploads (backups, calls, other nodes), use a cable instead of Wi-Fi, or get a "
+                            "line with more upload"},
+                 margin, reasons);
+  add_shortfalls({.name = "down",
+                  .alone_bps = line.down_bps,
+                  .at_once_bps = line.down_at_once_bps,
+                  .asked_bps = requirement.down_bps,
+                  .remedy = "stop other downloads (streams, updates, other nodes), use a cable instead of Wi-Fi, or "
+                            "get a faster line"},
+                 margin, reasons);
+  if (static_cast<double>(line.round_trip_median.count()) * (1 + margin) >
+      static_cast<double>(requirement.round_trip.count())) {
+    reasons.push_back("a round trip takes " + human_duration(line.round_trip_median) + ", more than the " +
+                      human_duration(requirement.round_trip) + " that are allowed" + share_text(margin) +
+                      ": leave VPNs and Wi-Fi out of the way, or take part in a run nearer to you");
+  }
+  return reasons;
+}
+
+RoundTripFigures round_trip_figures(std::span<const Duration> round_trips) {
+  RoundTripFigures figures;
+  figures.count = round_trips.size();
+  if (round_trips.empty()) return figures;
+  std::vector<Duration> sorted(round_trips.begin(), round_trips.end());
+  std::sort(sorted.begin(), sorted.end());
+  const std::size_t half = sorted.size() / 2;
+  figures.minimum = sorted.front();
+  figures.median = sorted.size() % 2 == 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+  figures.p99 = sorted[(sorted.size() - 1) * 99 / 100 + ((sorted.size() - 1) * 99 % 100 != 0 ? 1 : 0)];
+  Duration steps{};
+  for (std::size_t i = 1; i < round_trips.size(); ++i) steps += std::chrono::abs(round_trips[i] - round_trips[i - 1]);
+  if (round_trips.size() > 1) figures.jitter = steps / static_cast<std::int64_t>(round_trips.size() - 1);
+  return figures;
+}
+
+double LineOverhead::line_bytes(std::uint64_t payload_bytes, std::size_t frame_payload_bytes,
+                                std::size_t frame_header_bytes) const {
+  double frame_bytes = static_cast<double>(frame_payload_bytes + frame_header_bytes);
+  if (encrypted) {
+    const std::size_t records = 1 + (frame_payload_bytes + kTlsRecordBytes - 1) / kTlsRecordBytes;
+    frame_bytes += static_cast<double>(records) * kTlsRecordOverheadBytes;
+  }
+  const double frames = static_cast<double>(payload_bytes) / static_cast<double>(frame_payload_bytes);
+  const double per_packet = segment_bytes > 0 ? static_cast<double>(segment_bytes + packet_bytes) / segment_bytes : 1.0;
+  return frames * frame_bytes * per_packet;
+}
+
+}  // namespace papilio::core
