@@ -124,11 +124,17 @@ auto read_table(std::span<const std::byte> body, Read read) -> decltype(read(std
   return read(*flatbuffers::GetRoot<Table>(begin));
 }
 
+// What the verifier leaves open: an offset that was made up may point between two words.
+template <typename Struct>
+bool is_aligned(const flatbuffers::Vector<const Struct*>& structs) {
+  return reinterpret_cast<std::uintptr_t>(structs.Data()) % alignof(Struct) == 0;
+}
+
 // Whether the form of it is possible is looked at here, so that whoever has it may compute with it.
 std::optional<SignedCommit> read_roster(const wire::SignedRoster* table) {
   if (table == nullptr || table->proposer() == nullptr || table->members() == nullptr || table->consents() == nullptr ||
       table->seal() == nullptr || table->members()->size() > kMaximumMembers ||
-      table->consents()->size() > kMaximumMembers) {
+      table->consents()->size() > kMaximumMembers || !is_aligned(*table->members())) {
     return std::nullopt;
   }
   SignedCommit roster;
