@@ -10,6 +10,8 @@ papilio_packages=(
 )
 # iproute2 and iperf3: faults of lines are tried on lines of their own; git: which files belong to the tree.
 papilio_test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format iproute2 iperf3 git openssl)
+# The compiler that libFuzzer comes with: only for tools/fuzz.
+papilio_fuzz_packages=(clang libclang-rt-14-dev)
 
 # Where CUDA's own installer puts nvcc, without touching anybody's PATH.
 if ! command -v nvcc >/dev/null && [[ -x /usr/local/cuda/bin/nvcc ]]; then PATH+=:/usr/local/cuda/bin; fi

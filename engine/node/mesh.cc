@@ -709,9 +709,8 @@ void Mesh::drop_expired(TimePoint now) {
     if (now >= stays_until(*peer)) expired.push_back(peer.get());
   }
   for (Peer* const peer : expired) {
-    drop(*peer, now >= peer->welcome_until
-                    ? "its certificates have expired"
-                    : "nothing came from it for " + format_duration(config_.idle_timeout));
+    drop(*peer, now >= peer->welcome_until ? "its certificates have expired"
+                                           : "nothing came from it for " + format_duration(config_.idle_timeout));
   }
 }
 

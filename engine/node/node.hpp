@@ -42,6 +42,9 @@ struct NodeConfig {
   // Where this node keeps who it is and whom it banned; exists, and is this process's alone. Empty: every start is a
   // new peer, and bans end with the process.
   std::string state_dir;
+  // Where signed reports of rounds are kept, and proof against others; exists. Empty: nowhere. Takes security.
+  std::string evidence_dir;
+  std::uint32_t evidence_files = 1000;                  // the oldest go when there are more
   std::uint32_t flows = 0;                              // connections per peer; 0: 1 on the local host, 4 elsewhere
   Duration round_timeout = std::chrono::seconds(30);    // from a round's start to its deadline
   Duration connect_timeout = std::chrono::seconds(10);  // one dial, one handshake

@@ -55,12 +55,12 @@ def problems_with_times_of(bench: str) -> list[str]:
 
 def main() -> int:
     root, programs = pathlib.Path(sys.argv[1]), sys.argv[2:]
-    scripts = [str(root / "tools" / name) for name in ("check", "demo", "lint")]
+    scripts = [str(root / "tools" / name) for name in ("check", "demo", "fuzz", "lint")]
     found = [f"{name}: {problem}" for name in scripts for problem in problems_of(name, is_binary=False)]
     found += [f"{name}: {problem}" for name in programs for problem in problems_of(name, is_binary=True)]
     found += [f"{name}: {problem}" for name in programs if pathlib.Path(name).name == "papilio-bench"
               for problem in problems_with_times_of(name)]
-    for flag, value in (("--sanitize", "soap"), ("--seeds", "0"), ("--seeds", "many")):
+    for flag, value in (("--sanitize", "soap"), ("--seeds", "0"), ("--seeds", "many"), ("--fuzz", "0")):
         result = run(scripts[0], flag, value)
         if result.returncode != 2 or f"'{value}'" not in result.stderr:
             found.append(f"tools/check {flag} {value}: exit code {result.returncode}, {result.stderr!r}")

@@ -58,6 +58,28 @@ Ack ack() {
           .epoch = 8};
 }
 
+Consent consent_of(std::size_t number) {
+  Consent consent;
+  consent.key.fill(static_cast<std::uint8_t>(number));
+  consent.signature.fill(static_cast<std::uint8_t>(number + 1));
+  return consent;
+}
+
+Ack signed_ack() {
+  Ack answer = ack();
+  answer.answer = RosterAnswer::acknowledged;
+  answer.consent = consent_of(3);
+  return answer;
+}
+
+Commit signed_commit(std::size_t members) {
+  Commit commit{.proposal = propose(members), .mask = ~std::uint64_t{0}};
+  commit.proposal.instance = 77;
+  for (std::size_t member = 0; member < members; ++member) commit.consents.push_back(consent_of(member));
+  commit.seal.fill(9);
+  return commit;
+}
+
 TestRequest request() {
   return {.peer = peer(7),
           .run_id = "a run",
@@ -122,6 +144,9 @@ std::vector<Header> every_header() {
           Ready{16},
           ack(),
           Commit{.proposal = propose(2), .mask = 3},
+          signed_ack(),
+          signed_commit(2),
+          signed_commit(kMaximumMembers),
           propose(1),
           propose(kMaximumMembers),
           Commit{.proposal = propose(kMaximumMembers), .mask = ~std::uint64_t{0}},
@@ -462,6 +487,61 @@ TEST(Frame, FieldsOutOfRangeAreRefusedThoughTheChecksumIsRight) {
   const ParsedHeader parsed = parse_frame_header(encode(unknown));
   ASSERT_EQ(parsed.fault, FrameFault::none);
   EXPECT_EQ(std::get<Refusal>(parsed.header).reason, RefusalReason::unspecified);
+}
+
+// With as many members and signatures as there can be, it is read back as it was; with one more it is not read.
+TEST(Frame, SignaturesOfRostersTravel) {
+  Commit commit = signed_commit(kMaximumMembers);
+  const HeaderBytes bytes = encode(commit);
+  EXPECT_LE(bytes.size(), kMaximumHeaderBytes);
+  const ParsedHeader parsed = parse_frame_header(bytes);
+  ASSERT_EQ(parsed.fault, FrameFault::none);
+  const Commit& read = std::get<Commit>(parsed.header);
+  EXPECT_EQ(read.consents, commit.consents);
+  EXPECT_EQ(read.seal, commit.seal);
+  EXPECT_EQ(read.proposal.instance, 77U);
+  commit.consents.push_back(consent_of(64));
+  EXPECT_EQ(fault_of(encode(commit)), FrameFault::bad_table);
+
+  Ack answer{.round = 1, .attempt = 1, .consent = consent_of(3)};
+  const ParsedHeader parsed_answer = parse_frame_header(encode(answer));
+  ASSERT_EQ(parsed_answer.fault, FrameFault::none);
+  EXPECT_EQ(std::get<Ack>(parsed_answer.header).consent, answer.consent);
+  answer.consent.reset();
+  EXPECT_FALSE(std::get<Ack>(parse_frame_header(encode(answer)).header).consent);
+}
+
+// Elements of eight bytes that lie across their alignment pass the verifier, and could not be read as they lie.
+TEST(Frame, VectorsAcrossTheirAlignmentAreRefused) {
+  constexpr std::uint64_t kWord = 0x0123456789abcdefU;
+  HeaderBytes bytes = encode(Wanted{.round = 1, .part = 1, .contributions = {kWord, kWord}, .averages = {}});
+  ASSERT_EQ(fault_of(bytes), FrameFault::none);
+  const auto word = std::as_bytes(std::span(&kWord, 1));
+  const auto found = std::search(bytes.begin(), bytes.end(), word.begin(), word.end());
+  ASSERT_NE(found, bytes.end());
+  const auto elements = static_cast<std::size_t>(found - bytes.begin());
+  const std::size_t vector = elements - sizeof(std::uint32_t);
+  int moved = 0;
+  for (std::size_t at = kPreambleBytes; at < vector; at += sizeof(std::uint32_t)) {
+    std::uint32_t offset = 0;
+    std::memcpy(&offset, &bytes[at], sizeof(offset));
+    if (at + offset != vector) continue;
+    offset += sizeof(std::uint32_t);
+    std::memcpy(&bytes[at], &offset, sizeof(offset));
+    moved += 1;
+  }
+  ASSERT_EQ(moved, 1);
+  const std::uint32_t one_word = 1;
+  std::memcpy(&bytes[elements], &one_word, sizeof(one_word));
+  seal_frame_header(bytes);
+  EXPECT_EQ(fault_of(bytes), FrameFault::bad_table);
+  // Without elements a vector lies anywhere.
+  for (const Bits& bits : {Bits(), Bits{1}, Bits{1, 2, 3}}) {
+    EXPECT_EQ(fault_of(encode(Wanted{.round = 1, .part = 1, .contributions = bits, .averages = {}})), FrameFault::none);
+    EXPECT_EQ(fault_of(encode(Wanted{.round = 1, .part = 1, .contributions = {}, .averages = bits})), FrameFault::none);
+    EXPECT_EQ(fault_of(encode(Holdings{.round = 1, .part = 1, .distance = 1, .held = {}, .spent = bits})),
+              FrameFault::none);
+  }
 }
 
 // Words for people are cut to what the other side takes: a refusal must not be refused itself.
