@@ -80,8 +80,9 @@ Judge::Judge(transport::Io& io, JudgeConfig config)
 Judge::~Judge() { PAPILIO_ASSERT_VALUES(guests_.empty(), guests_.size(), 0); }
 
 Status Judge::start() {
-  // A data flow reads into one slab at a time.
-  auto slabs = transport::SlabPool::make(config_.payload_bytes, config_.desk.at_once * kMaximumFlows);
+  // A data flow reads into one slab at a time. Those of a test that is over may keep theirs until they are cut, while
+  // the next test begins: so there is one for every connection that there may be.
+  auto slabs = transport::SlabPool::make(config_.payload_bytes, config_.most_connections);
   if (!slabs) return slabs.error();
   slabs_.emplace(std::move(*slabs));
   auto listening = io_.listen(config_.listen, config_.socket, *this);
