@@ -133,6 +133,7 @@ Status Run::train(training::Learner& learner, const training::Corpus& corpus) {
     outcome_.set_seconds(seconds());
     note_agreement(node->progress());
   }
+  outcome_.set_refusals(node->refusals());
   {
     const std::lock_guard lock(node_mutex_);
     node_ = nullptr;

@@ -19,6 +19,10 @@ static_assert(std::endian::native == std::endian::little,
               "the preamble is written in host order, which must be little");
 static_assert(kMaximumHeaderBytes % 8 == 0 && kMaximumHeaderBytes <= 65536);
 static_assert(sizeof(wire::PeerId) == sizeof(PeerId));
+static_assert(sizeof(wire::Key) == sizeof(PublicKey) && sizeof(wire::Seal) == sizeof(Signature));
+// The largest header is that of a signed commit: 1 KiB for all that is not per member.
+static_assert(kPreambleBytes + 1024 + kMaximumMembers * (sizeof(wire::Member) + sizeof(wire::Consent)) <=
+              kMaximumHeaderBytes);
 
 namespace {
 
@@ -52,6 +56,21 @@ using tables::read;
 using tables::text_of;
 using tables::to_wire;
 using tables::too_long;
+
+wire::Consent to_wire(const Consent& consent) {
+  wire::Key key;
+  std::memcpy(&key, consent.key.data(), sizeof(key));
+  wire::Seal seal;
+  std::memcpy(&seal, consent.signature.data(), sizeof(seal));
+  return {key, seal};
+}
+
+Consent from_wire(const wire::Consent& consent) {
+  Consent out;
+  std::memcpy(out.key.data(), &consent.key(), out.key.size());
+  std::memcpy(out.signature.data(), &consent.seal(), out.signature.size());
+  return out;
+}
 
 void build(Builder& builder, const Hello& hello) {
   const auto run_id = builder.CreateString(hello.run_id);
@@ -104,7 +123,7 @@ void build(Builder& builder, const Propose& propose) {
   const auto members = create_members(builder, propose.members);
   const wire::PeerId proposer = to_wire(propose.proposer);
   builder.Finish(wire::CreatePropose(builder, propose.round, propose.epoch, members, propose.chunk_bytes,
-                                     propose.timeout_ms, propose.attempt, &proposer));
+                                     propose.timeout_ms, propose.attempt, &proposer, propose.instance));
 }
 
 void build(Builder& builder, const Contribution& contribution) {
@@ -154,17 +173,25 @@ void build(Builder& builder, const Pulse& pulse) {
 void build(Builder& builder, const Ack& ack) {
   const wire::PeerId proposer = to_wire(ack.proposer);
   const wire::PeerId promised_proposer = to_wire(ack.promised_proposer);
+  const wire::Consent consent = ack.consent ? to_wire(*ack.consent) : wire::Consent();
   builder.Finish(wire::CreateAck(builder, ack.round, ack.attempt, &proposer,
                                  static_cast<wire::RosterAnswer>(ack.answer), ack.promised_attempt, &promised_proposer,
-                                 ack.epoch));
+                                 ack.epoch, ack.consent ? &consent : nullptr));
 }
 
 void build(Builder& builder, const Commit& commit) {
   const Propose& proposal = commit.proposal;
   const auto members = create_members(builder, proposal.members);
   const wire::PeerId proposer = to_wire(proposal.proposer);
+  const bool is_signed = !commit.consents.empty();
+  std::vector<wire::Consent> consents;
+  for (const Consent& consent : commit.consents) consents.push_back(to_wire(consent));
+  const auto wire_consents = is_signed ? builder.CreateVectorOfStructs(consents) : 0;
+  wire::Seal seal;
+  std::memcpy(&seal, commit.seal.data(), sizeof(seal));
   builder.Finish(wire::CreateCommit(builder, proposal.round, proposal.epoch, members, proposal.chunk_bytes,
-                                    proposal.timeout_ms, proposal.attempt, &proposer, commit.mask));
+                                    proposal.timeout_ms, proposal.attempt, &proposer, commit.mask, proposal.instance,
+                                    wire_consents, is_signed ? &seal : nullptr));
 }
 
 void build(Builder& builder, const Ready& ready) { builder.Finish(wire::CreateReady(builder, ready.flows)); }
@@ -257,7 +284,8 @@ bool read_proposal(const Table& table, Propose& proposal) {
                      .chunk_bytes = table.chunk_bytes(),
                      .timeout_ms = table.timeout_ms(),
                      .attempt = table.attempt(),
-                     .proposer = from_wire(*table.proposer())};
+                     .proposer = from_wire(*table.proposer()),
+                     .instance = table.instance()};
   for (const wire::Member* member : *table.members()) {
     proposal.members.push_back({from_wire(member->peer()), member->rate_bytes_per_s(), member->reduces()});
   }
@@ -274,6 +302,11 @@ bool read(const wire::Propose& table, Header& header) {
 bool read(const wire::Commit& table, Header& header) {
   Commit commit{.proposal = {}, .mask = table.mask()};
   if (!read_proposal(table, commit.proposal)) return false;
+  if (table.consents() != nullptr) {
+    if (table.consents()->size() > kMaximumMembers || table.seal() == nullptr) return false;
+    for (const wire::Consent* consent : *table.consents()) commit.consents.push_back(from_wire(*consent));
+    std::memcpy(commit.seal.data(), table.seal(), commit.seal.size());
+  }
   header = std::move(commit);
   return true;
 }
@@ -287,7 +320,8 @@ bool read(const wire::Ack& table, Header& header) {
                .answer = static_cast<RosterAnswer>(table.answer()),
                .promised_attempt = table.promised_attempt(),
                .promised_proposer = from_wire(*table.promised_proposer()),
-               .epoch = table.epoch()};
+               .epoch = table.epoch(),
+               .consent = table.consent() != nullptr ? std::optional(from_wire(*table.consent())) : std::nullopt};
   return true;
 }
 

@@ -12,6 +12,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,6 +21,7 @@
 
 #include "engine/base/ids.hpp"
 #include "engine/base/limits.hpp"
+#include "transport/identity.hpp"
 #include "transport/test_frames.hpp"
 
 namespace papilio::transport {
@@ -125,6 +127,7 @@ struct Propose {
   std::uint32_t timeout_ms = 0;
   std::uint32_t attempt = 0;
   PeerId proposer;
+  std::uint64_t instance = 0;
 };
 struct Contribution {
   RoundId round = 0;
@@ -204,6 +207,12 @@ enum class RosterAnswer : std::uint8_t {
   no_credit = 8,
   incomplete = 9,
 };
+// A signature, and the key that the signer's id is the hash of.
+struct Consent {
+  PublicKey key{};
+  Signature signature{};
+  bool operator==(const Consent&) const = default;
+};
 struct Ack {
   RoundId round = 0;
   std::uint32_t attempt = 0;
@@ -212,10 +221,13 @@ struct Ack {
   std::uint32_t promised_attempt = 0;
   PeerId promised_proposer;
   std::uint64_t epoch = 0;
+  std::optional<Consent> consent = {};
 };
 struct Commit {
   Propose proposal;
   std::uint64_t mask = 0;
+  std::vector<Consent> consents = {};  // none: not signed
+  Signature seal{};                    // means nothing then
 };
 
 // Alternatives in the order of FrameType, so that index() + 1 is the type.

@@ -66,11 +66,13 @@ std::string objection_to_mode(const std::string& path, const struct stat& status
 
 }  // namespace
 
-PeerId peer_id_of(const PublicKey& key) {
-  PeerId id;
-  SHA256(key.data(), key.size(), id.bytes.data());
-  return id;
+Sha256 sha256(std::span<const std::byte> bytes) {
+  Sha256 hash;
+  SHA256(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size(), hash.data());
+  return hash;
 }
+
+PeerId peer_id_of(const PublicKey& key) { return {sha256(std::as_bytes(std::span(key)))}; }
 
 bool verify(const PublicKey& key, std::string_view domain, std::span<const std::byte> message,
             const Signature& signature) {

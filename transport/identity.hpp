@@ -23,6 +23,9 @@ using PublicKey = std::array<std::uint8_t, 32>;
 using Signature = std::array<std::uint8_t, 64>;
 using SecretSeed = std::array<std::uint8_t, 32>;
 
+using Sha256 = std::array<std::uint8_t, 32>;
+[[nodiscard]] Sha256 sha256(std::span<const std::byte> bytes);
+
 // SHA-256 of the 32 bytes of the key.
 [[nodiscard]] PeerId peer_id_of(const PublicKey& key);
 

@@ -16,45 +16,34 @@ std::string share_text(double margin) {
   return margin > 0 ? " plus a margin of " + std::to_string(std::lround(margin * 100)) + "%" : "";
 }
 
-struct Direction {
-  const char* name;
-  std::uint64_t alone_bps, at_once_bps, asked_bps;
-  const char* remedy;
-};
+void add_shortfall(const char* way, std::uint64_t measured_bps, std::uint64_t asked_bps, double margin,
+                   const char* remedy, std::vector<std::string>& reasons) {
+  if (static_cast<double>(measured_bps) >= static_cast<double>(asked_bps) * (1 + margin)) return;
+  reasons.push_back(std::string(way) + " " + human_rate(static_cast<double>(measured_bps)) + " is below the " +
+                    human_rate(static_cast<double>(asked_bps)) + " that are asked for" + share_text(margin) + ": " +
+                    remedy);
+}
 
-void add_shortfalls(const Direction& way, double margin, std::vector<std::string>& reasons) {
-  const double asked = static_cast<double>(way.asked_bps) * (1 + margin);
-  const std::string name = way.name;
-  if (static_cast<double>(way.alone_bps) < asked) {
-    reasons.push_back(name + " " + human_rate(static_cast<double>(way.alone_bps)) + " is below the " +
-                      human_rate(static_cast<double>(way.asked_bps)) + " that are asked for" + share_text(margin) +
-                      ": " + way.remedy);
-  } else if (static_cast<double>(way.at_once_bps) < asked * kAtOnceShare) {
-    reasons.push_back(name + " " + human_rate(static_cast<double>(way.at_once_bps)) +
-                      " while the other direction is busy is below " + human_rate(asked * kAtOnceShare) + " (alone " +
-                      human_rate(static_cast<double>(way.alone_bps)) +
-                      "): one direction takes from the other, as on Wi-Fi; use a cable, or give the machine more CPU");
-  }
+void add_hint(const char* way, std::uint64_t alone_bps, std::uint64_t at_once_bps, std::vector<std::string>& all) {
+  if (static_cast<double>(at_once_bps) >= static_cast<double>(alone_bps) * kAtOnceShare) return;
+  all.push_back(std::string(way) + " falls from " + human_rate(static_cast<double>(alone_bps)) + " to " +
+                human_rate(static_cast<double>(at_once_bps)) +
+                " while the other direction is busy, as it is in a round: if it is Wi-Fi, use a cable; if not, look "
+                "for a deep queue in the modem, or for a busy CPU");
 }
 
 }  // namespace
 
 std::vector<std::string> shortfalls(const Qualification& line, const LineRequirement& requirement, double margin) {
   std::vector<std::string> reasons;
-  add_shortfalls({.name = "up",
-                  .alone_bps = line.up_bps,
-                  .at_once_bps = line.up_at_once_bps,
-                  .asked_bps = requirement.up_bps,
-                  .remedy = "stop other uploads (backups, calls, other nodes), use a cable instead of Wi-Fi, or get a "
-                            "line with more upload"},
-                 margin, reasons);
-  add_shortfalls({.name = "down",
-                  .alone_bps = line.down_bps,
-                  .at_once_bps = line.down_at_once_bps,
-                  .asked_bps = requirement.down_bps,
-                  .remedy = "stop other downloads (streams, updates, other nodes), use a cable instead of Wi-Fi, or "
-                            "get a faster line"},
-                 margin, reasons);
+  add_shortfall("up", line.up_bps, requirement.up_bps, margin,
+                "stop other uploads (backups, calls, other nodes), use a cable instead of Wi-Fi, or get a line with "
+                "more upload",
+                reasons);
+  add_shortfall("down", line.down_bps, requirement.down_bps, margin,
+                "stop other downloads (streams, updates, other nodes), use a cable instead of Wi-Fi, or get a faster "
+                "line",
+                reasons);
   if (static_cast<double>(line.round_trip_median.count()) * (1 + margin) >
       static_cast<double>(requirement.round_trip.count())) {
     reasons.push_back("a round trip takes " + human_duration(line.round_trip_median) + ", more than the " +
@@ -62,6 +51,13 @@ std::vector<std::string> shortfalls(const Qualification& line, const LineRequire
                       ": leave VPNs and Wi-Fi out of the way, or take part in a run nearer to you");
   }
   return reasons;
+}
+
+std::vector<std::string> hints(const Qualification& line) {
+  std::vector<std::string> all;
+  add_hint("up", line.up_bps, line.up_at_once_bps, all);
+  add_hint("down", line.down_bps, line.down_at_once_bps, all);
+  return all;
 }
 
 RoundTripFigures round_trip_figures(std::span<const Duration> round_trips) {

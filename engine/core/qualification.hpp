@@ -36,14 +36,18 @@ struct LineRequirement {
   Duration round_trip = std::chrono::milliseconds(200);
 };
 
-// Both directions at once have to reach this share of what is asked of each alone: a line of which one direction takes
-// from the other (Wi-Fi, some mobile networks) gets half. Acknowledgements alone take up to 5% of a symmetric line.
-inline constexpr double kAtOnceShare = 0.6;
-
 // Why the line is not what is asked for, each with what to do about it; empty: it is. `margin` is how much more than
 // asked for it has to be, as a share: 0.05 asks for 105 Mbit/s where 100 are the minimum.
 [[nodiscard]] std::vector<std::string> shortfalls(const Qualification& line, const LineRequirement& requirement,
                                                   double margin);
+
+// A direction that falls below this share of what it carries alone while the other is busy, is taken from by the other:
+// on Wi-Fi and some mobile networks, each gets half. Acknowledgements alone take up to 5% of a symmetric line.
+inline constexpr double kAtOnceShare = 0.6;
+
+// What is worth knowing though no reason to refuse: on very short lines with a deep queue, congestion control may cause
+// the same as half duplex.
+[[nodiscard]] std::vector<std::string> hints(const Qualification& line);
 
 // ---- from counts to figures
 

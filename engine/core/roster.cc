@@ -134,6 +134,33 @@ std::string_view to_string(RosterVerdict verdict) {
   return "unknown";
 }
 
+RosterVerdict judge(const Proposal& proposal) {
+  const auto& members = proposal.members;
+  if (members.empty() || members.size() > kMaximumMembers) return RosterVerdict::bad_members;
+  const auto not_ascending = [](const RosterEntry& one, const RosterEntry& next) { return !(one.peer < next.peer); };
+  if (std::adjacent_find(members.begin(), members.end(), not_ascending) != members.end()) {
+    return RosterVerdict::bad_members;
+  }
+  const RosterEntry* const proposer = entry_of(proposal, proposal.ballot.proposer);
+  if (proposer == nullptr || !proposer->reduces) return RosterVerdict::bad_members;
+  for (const RosterEntry& member : members) {
+    if (member.rate_bytes_per_s > kMaximumRate) return RosterVerdict::bad_rate;
+  }
+  const bool chunk_fits = std::has_single_bit(proposal.chunk_bytes) && proposal.chunk_bytes >= kMinimumChunkBytes &&
+                          proposal.chunk_bytes <= kMaximumChunkBytes;
+  const bool timeout_fits = proposal.timeout_ms >= kLeastTimeoutMs && proposal.timeout_ms <= kMostTimeoutMs;
+  const bool is_of_one_round = proposal.round != 0 && proposal.round - 1 == proposal.epoch;
+  if (!chunk_fits || !timeout_fits || !is_of_one_round || proposal.ballot.attempt == 0) return RosterVerdict::bad_shape;
+  return RosterVerdict::accepted;
+}
+
+RosterVerdict judge(const Commit& commit) {
+  if (const RosterVerdict verdict = judge(commit.proposal); verdict != RosterVerdict::accepted) return verdict;
+  const std::size_t members = commit.proposal.members.size();
+  const bool beyond = members < kMaximumMembers && (commit.mask >> members) != 0;
+  return beyond || !names(commit, commit.proposal.ballot.proposer) ? RosterVerdict::bad_mask : RosterVerdict::accepted;
+}
+
 Duration begin_bound(const RosterConfig& config, std::uint32_t failures) {
   return config.arrival_grace + (failures + 1) * (config.lease + (failures + 1) * config.propose_grace);
 }
@@ -273,27 +300,6 @@ RosterVerdict Rostering::handle_proposal(TimePoint now, const PeerId& from, cons
   return verdict;
 }
 
-// What can be said of a proposal without knowing anything else.
-RosterVerdict Rostering::judge(const Proposal& proposal) const {
-  const auto& members = proposal.members;
-  if (members.empty() || members.size() > kMaximumMembers) return RosterVerdict::bad_members;
-  const auto not_ascending = [](const RosterEntry& one, const RosterEntry& next) { return !(one.peer < next.peer); };
-  if (std::adjacent_find(members.begin(), members.end(), not_ascending) != members.end()) {
-    return RosterVerdict::bad_members;
-  }
-  const RosterEntry* const proposer = entry_of(proposal, proposal.ballot.proposer);
-  if (proposer == nullptr || !proposer->reduces) return RosterVerdict::bad_members;
-  for (const RosterEntry& member : members) {
-    if (member.rate_bytes_per_s > kMaximumRate) return RosterVerdict::bad_rate;
-  }
-  const bool chunk_fits = std::has_single_bit(proposal.chunk_bytes) && proposal.chunk_bytes >= kMinimumChunkBytes &&
-                          proposal.chunk_bytes <= kMaximumChunkBytes;
-  const bool timeout_fits = proposal.timeout_ms >= kLeastTimeoutMs && proposal.timeout_ms <= kMostTimeoutMs;
-  const bool is_of_one_round = proposal.round != 0 && proposal.round - 1 == proposal.epoch;
-  if (!chunk_fits || !timeout_fits || !is_of_one_round || proposal.ballot.attempt == 0) return RosterVerdict::bad_shape;
-  return RosterVerdict::accepted;
-}
-
 bool Rostering::spend_attempt(TimePoint now, Known& peer) const {
   const double refilled = to_seconds(now - peer.refilled) / to_seconds(config_.attempt_refill);
   peer.attempts_left = std::min(config_.attempts_at_once, peer.attempts_left + refilled);
@@ -348,7 +354,11 @@ RosterVerdict Rostering::consider(TimePoint now, const Proposal& proposal) {
       return RosterVerdict::refused;
     }
   }
-  if (proposal.ballot == promised_ && !has_acknowledged(proposal)) return RosterVerdict::forged;
+  if (proposal.ballot == promised_ && !has_acknowledged(proposal)) {
+    if (!is_of_another_life(proposal)) return RosterVerdict::forged;
+    answer(proposal, Answer::promised_higher);  // so it learns how far it had got
+    return RosterVerdict::refused;
+  }
   if (proposal.ballot < promised_) {
     answer(proposal, Answer::promised_higher);
     return RosterVerdict::refused;
@@ -389,6 +399,18 @@ bool Rostering::has_acknowledged(const Proposal& proposal) const {
   return std::find(acknowledged_.begin(), acknowledged_.end(), proposal) != acknowledged_.end();
 }
 
+// Its proposer was started anew, and counts from 1 again.
+bool Rostering::is_of_another_life(const Proposal& proposal) const {
+  const Proposal* const known = acknowledged(proposal.ballot);
+  return known != nullptr && known->instance != proposal.instance;
+}
+
+const Proposal* Rostering::acknowledged(const Ballot& ballot) const {
+  const auto found = std::find_if(acknowledged_.rbegin(), acknowledged_.rend(),
+                                  [&](const Proposal& each) { return each.ballot == ballot; });
+  return found == acknowledged_.rend() ? nullptr : &*found;
+}
+
 void Rostering::blame(TimePoint now, const PeerId& proposer, std::uint32_t demerits) {
   Known* const peer = find(proposer);
   if (peer == nullptr) return;
@@ -411,17 +433,18 @@ void Rostering::release(TimePoint now) {
 
 // ---- commits
 
-RosterVerdict Rostering::handle_commit(TimePoint now, const PeerId& from, const Commit& commit) {
-  const Known* const sender = find(from);
-  if (sender == nullptr) return RosterVerdict::unconnected;
+RosterVerdict Rostering::judge_commit(const PeerId& from, const Commit& commit) const {
+  const bool is_known = std::any_of(peers_.begin(), peers_.end(), [&](const Known& peer) { return peer.id == from; });
+  if (!is_known) return RosterVerdict::unconnected;
   if (decided_ && *decided_ == commit) return RosterVerdict::known;  // nearly always: everybody passes it on
-  if (const RosterVerdict verdict = judge(commit.proposal); verdict != RosterVerdict::accepted) return verdict;
-  const std::size_t members = commit.proposal.members.size();
-  const bool beyond = members < kMaximumMembers && (commit.mask >> members) != 0;
-  if (beyond || !names(commit, commit.proposal.ballot.proposer)) return RosterVerdict::bad_mask;
+  if (const RosterVerdict verdict = judge(commit); verdict != RosterVerdict::accepted) return verdict;
   if (commit.proposal.epoch != epoch_) return RosterVerdict::other_epoch;
-  if (decided_) return RosterVerdict::known;
-  if (!names(commit, config_.self)) return handle_foreign_commit(now, *sender, commit);
+  return decided_ ? RosterVerdict::known : RosterVerdict::accepted;
+}
+
+RosterVerdict Rostering::handle_commit(TimePoint now, const PeerId& from, const Commit& commit) {
+  if (const RosterVerdict verdict = judge_commit(from, commit); verdict != RosterVerdict::accepted) return verdict;
+  if (!names(commit, config_.self)) return handle_foreign_commit(now, *find(from), commit);
   if (!has_acknowledged(commit.proposal)) {
     return from == commit.proposal.ballot.proposer ? RosterVerdict::forged : RosterVerdict::not_acknowledged;
   }
@@ -559,6 +582,7 @@ void Rostering::propose(TimePoint now) {
   Proposal& proposal = collecting.proposal;
   proposal.round = epoch_ + 1;
   proposal.epoch = epoch_;
+  proposal.instance = config_.instance;
   highest_attempt_ = std::max(highest_attempt_, promised_.attempt) + 1;
   proposal.ballot = {highest_attempt_, config_.self};
   if (own_attempts_++ == 0) first_attempt_ = now;

@@ -28,8 +28,8 @@
 //      roster names everybody who is at the epoch.
 // A member that is not alive by this definition (frozen, or behind a link that holds messages for seconds) may begin a
 // roster that the others have given up: it then finds itself alone in that round, and they lose nothing. A liar can
-// split a group for a round, or commit without one that it says did not answer, since rosters and answers are not
-// signed; it cannot keep rounds from beginning.
+// split a group for a round, or commit without one that it says did not answer; it cannot keep rounds from beginning.
+// What it tells about others' answers is for signatures to prove, which the shell sees to (node/roster_seals).
 #pragma once
 
 #include <array>
@@ -68,6 +68,8 @@ struct Proposal {
   std::vector<RosterEntry> members;  // sorted by id
   std::uint32_t chunk_bytes = 0;
   std::uint32_t timeout_ms = 0;
+  // Drawn anew whenever the proposer starts: its attempts begin at 1 again, and are others then.
+  std::uint64_t instance = 0;
   bool operator==(const Proposal&) const = default;
 };
 
@@ -147,6 +149,10 @@ enum class RosterVerdict : std::uint8_t {
 [[nodiscard]] std::string_view to_string(RosterVerdict verdict);
 [[nodiscard]] constexpr bool is_violation(RosterVerdict verdict) { return verdict >= RosterVerdict::forged; }
 
+// What can be said of it without knowing anything else.
+[[nodiscard]] RosterVerdict judge(const Proposal& proposal);
+[[nodiscard]] RosterVerdict judge(const Commit& commit);
+
 // 8 Tbit/s: no line is faster, and sums of 64 stay far from the end of the type.
 inline constexpr std::uint64_t kMaximumRate = 1'000'000'000'000;
 inline constexpr std::uint32_t kLeastTimeoutMs = 10;
@@ -158,6 +164,7 @@ inline constexpr std::uint32_t kMostAttemptJump = 256;
 // docs/rosters.md says what each costs and buys.
 struct RosterConfig {
   PeerId self;
+  std::uint64_t instance = 0;
   bool is_miner = true;  // may propose, and reduces
   std::uint64_t rate_bytes_per_s = 0;
   std::uint64_t elements = 0;
@@ -221,6 +228,9 @@ class Rostering {
   RosterVerdict handle_answer(TimePoint now, const PeerId& from, const RosterAnswer& answer);
   RosterVerdict handle_commit(TimePoint now, const PeerId& from, const Commit& commit);
 
+  // What can be said of a commit before it is taken. `accepted`: handle_commit would look further.
+  [[nodiscard]] RosterVerdict judge_commit(const PeerId& from, const Commit& commit) const;
+
   // ---- polls: after every handle_*, until it gives nothing
   std::optional<RosterMessage> poll_message();
 
@@ -235,6 +245,10 @@ class Rostering {
   [[nodiscard]] bool is_left_out() const;
   [[nodiscard]] TimePoint next_deadline() const;
   [[nodiscard]] bool is_proposing() const { return collecting_.has_value(); }
+  // This node's own proposal that is under way; null: none is.
+  [[nodiscard]] const Proposal* proposing() const { return collecting_ ? &collecting_->proposal : nullptr; }
+  // What this node acknowledged under that ballot, in this epoch and not long ago; null otherwise.
+  [[nodiscard]] const Proposal* acknowledged(const Ballot& ballot) const;
 
  private:
   enum class Said : std::uint8_t { nothing, acknowledged, busy, outbid, after_others, refused, began_elsewhere, gone };
@@ -263,7 +277,6 @@ class Rostering {
     TimePoint until{};
   };
 
-  [[nodiscard]] RosterVerdict judge(const Proposal& proposal) const;
   [[nodiscard]] bool spend_attempt(TimePoint now, Known& peer) const;
   RosterVerdict consider(TimePoint now, const Proposal& proposal);
   void acknowledge(TimePoint now, const Proposal& proposal);
@@ -271,6 +284,7 @@ class Rostering {
   void blame(TimePoint now, const PeerId& proposer, std::uint32_t demerits);
   void release(TimePoint now);
   [[nodiscard]] bool has_acknowledged(const Proposal& proposal) const;
+  [[nodiscard]] bool is_of_another_life(const Proposal& proposal) const;
   RosterVerdict handle_foreign_commit(TimePoint now, const Known& from, const Commit& commit);
   void pass_on(TimePoint now, const PeerId& from, const Commit& commit);
   void decide(const Commit& commit);

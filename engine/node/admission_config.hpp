@@ -31,7 +31,15 @@ struct AdmissionConfig {
   std::chrono::seconds clock_skew = core::AdmissionPolicy().clock_skew;
   // Files with this node's own certificates, to be shown to the others; empty: those in state_dir.
   std::vector<std::string> certificates;
+  // A link over which nothing came for so long is given up. Nodes that live say something every second or so.
+  Duration idle_timeout = std::chrono::minutes(5);
   core::DoorConfig door;
+};
+
+// How often something was refused at the door.
+struct RefusalCount {
+  std::string reason;  // as in docs/admission.md: banned, not-secure, too-many-here ...
+  std::uint64_t count = 0;
 };
 
 // Names the constant as the command line calls it, its value and the remedy.

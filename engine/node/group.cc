@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/base/assert.hpp"
 #include "engine/core/partition.hpp"
 
 namespace papilio::node {
@@ -13,6 +14,7 @@ namespace {
 core::RosterConfig roster_config_of(const GroupConfig& config) {
   core::RosterConfig roster = config.patience.agreement;
   roster.self = config.self;
+  roster.instance = config.instance;
   roster.is_miner = config.role == transport::WireRole::miner;
   roster.rate_bytes_per_s = std::min(config.rate_bytes_per_s, core::kMaximumRate);
   roster.elements = config.elements;
@@ -30,7 +32,8 @@ transport::Propose to_wire(const core::Proposal& proposal) {
                           .chunk_bytes = proposal.chunk_bytes,
                           .timeout_ms = proposal.timeout_ms,
                           .attempt = proposal.ballot.attempt,
-                          .proposer = proposal.ballot.proposer};
+                          .proposer = proposal.ballot.proposer,
+                          .instance = proposal.instance};
   for (const core::RosterEntry& each : proposal.members) {
     wire.members.push_back({each.peer, each.rate_bytes_per_s, each.reduces});
   }
@@ -43,7 +46,8 @@ core::Proposal from_wire(const transport::Propose& wire) {
                           .ballot = {wire.attempt, wire.proposer},
                           .members = {},
                           .chunk_bytes = wire.chunk_bytes,
-                          .timeout_ms = wire.timeout_ms};
+                          .timeout_ms = wire.timeout_ms,
+                          .instance = wire.instance};
   for (const transport::RosterMember& each : wire.members) {
     proposal.members.push_back({each.peer, each.rate_bytes_per_s, each.reduces});
   }
@@ -70,8 +74,12 @@ core::RosterAnswer from_wire(const transport::Ack& wire) {
           .epoch = wire.epoch};
 }
 
-transport::Commit to_wire(const core::Commit& commit) { return {to_wire(commit.proposal), commit.mask}; }
-core::Commit from_wire(const transport::Commit& wire) { return {from_wire(wire.proposal), wire.mask}; }
+transport::Commit to_wire(const core::Commit& commit) {
+  return {.proposal = to_wire(commit.proposal), .mask = commit.mask};
+}
+SignedCommit from_wire(const transport::Commit& wire) {
+  return {.commit = {from_wire(wire.proposal), wire.mask}, .consents = wire.consents, .seal = wire.seal};
+}
 
 std::string names_of(const std::vector<PeerId>& peers) {
   std::string text;
@@ -86,8 +94,11 @@ Group::Group(Engine& engine, const GroupConfig& config)
       config_(config),
       progress_({config.target_batch}),
       rostering_(roster_config_of(config)),
+      seals_(config.identity, {config.run_id, config.fingerprint}),
       models_(config.self),
-      results_(config.self) {}
+      results_(config.self) {
+  PAPILIO_ASSERT(config.identity == nullptr || config.identity->id() == config.self);
+}
 
 // ---- what happens here
 
@@ -128,6 +139,7 @@ void Group::handle_round_over(TimePoint now, const RoundReport& report) {
     (peer.cut_off && peer.peer != config_.self ? lost : came_through).push_back(peer.peer);
   }
   rostering_.handle_epoch(now, report.epoch + 1, lost);
+  seals_.handle_epoch(report.epoch + 1);
   for (Heard& heard : heard_) {  // they spoke to the round
     if (std::find(lost.begin(), lost.end(), heard.peer) == lost.end()) heard.when = now;
   }
@@ -146,6 +158,7 @@ void Group::handle_state_taken(TimePoint now, std::uint64_t epoch) {
   was_in_a_round_ = true;
   progress_.handle_epoch(epoch);
   rostering_.handle_epoch(now, epoch);
+  seals_.handle_epoch(epoch);
   epoch_began_ = now;
   changed_ = true;
 }
@@ -183,9 +196,9 @@ std::optional<std::string> Group::handle_control(TimePoint now, Peer& peer, cons
   } else if (const auto* propose = std::get_if<transport::Propose>(&header)) {
     return judge(now, peer, "proposal", rostering_.handle_proposal(now, peer.id, from_wire(*propose)));
   } else if (const auto* ack = std::get_if<transport::Ack>(&header)) {
-    return judge(now, peer, "answer", rostering_.handle_answer(now, peer.id, from_wire(*ack)));
+    return handle_answer(now, peer, *ack);
   } else if (const auto* commit = std::get_if<transport::Commit>(&header)) {
-    return judge(now, peer, "commit", rostering_.handle_commit(now, peer.id, from_wire(*commit)));
+    return handle_commit(now, peer, *commit);
   }
   return std::nullopt;
 }
@@ -211,13 +224,88 @@ std::optional<std::string> Group::judge(TimePoint now, const Peer& peer, const c
                                         core::RosterVerdict verdict) {
   using core::RosterVerdict;
   if (verdict == RosterVerdict::accepted || verdict == RosterVerdict::known) return std::nullopt;
-  const auto level = core::is_violation(verdict) ? spdlog::level::warn : spdlog::level::debug;
+  return disregard(now, peer, what, std::string(to_string(verdict)), core::is_violation(verdict));
+}
+
+std::optional<std::string> Group::disregard(TimePoint now, const Peer& peer, const char* what, const std::string& why,
+                                            bool is_violation) {
+  const auto level = is_violation ? spdlog::level::warn : spdlog::level::debug;
   if (level == spdlog::level::debug || log_limit_.admit(now, "words about rosters disregarded")) {
     spdlog::log(level, "{} ({}): {} for round {} disregarded: {}", to_hex(peer.id), peer.address, what,
-                rostering_.epoch() + 1, to_string(verdict));
+                rostering_.epoch() + 1, why);
   }
-  if (!core::is_violation(verdict)) return std::nullopt;
-  return std::string(what) + ": " + std::string(to_string(verdict));
+  if (!is_violation) return std::nullopt;
+  return std::string(what) + ": " + why;
+}
+
+// ---- signatures
+
+std::optional<std::string> Group::handle_answer(TimePoint now, Peer& peer, const transport::Ack& wire) {
+  const core::RosterAnswer answer = from_wire(wire);
+  const core::Proposal* const own = rostering_.proposing();
+  const bool is_consent = seals_.is_on() && answer.answer == core::Answer::acknowledged && own != nullptr &&
+                          own->round == answer.round && own->ballot == answer.ballot;
+  if (is_consent) {
+    if (const auto objection = seals_.take(*own, peer.id, wire.consent)) {
+      return disregard(now, peer, "answer", *objection, true);
+    }
+  }
+  return judge(now, peer, "answer", rostering_.handle_answer(now, peer.id, answer));
+}
+
+std::optional<std::string> Group::handle_commit(TimePoint now, Peer& peer, const transport::Commit& wire) {
+  using core::RosterVerdict;
+  using Finding = RosterSeals::Finding;
+  const SignedCommit told = from_wire(wire);
+  RosterVerdict verdict = rostering_.judge_commit(peer.id, told.commit);
+  const bool is_news = verdict == RosterVerdict::accepted;
+  if (seals_.is_on() && (is_news || verdict == RosterVerdict::known || verdict == RosterVerdict::other_epoch)) {
+    const RosterSeals::Look look = seals_.look(peer.id, told, is_news);
+    // Whoever passes on a commit has looked through it before.
+    if (look.finding == Finding::does_not_hold) return disregard(now, peer, "commit", look.objection, true);
+    if (look.finding != Finding::holds) return std::nullopt;
+  }
+  if (is_news) verdict = rostering_.handle_commit(now, peer.id, told.commit);
+  // Its signature shows that this node did acknowledge, before it was started anew.
+  if (seals_.is_on() && verdict == RosterVerdict::forged) verdict = RosterVerdict::not_acknowledged;
+  if (seals_.is_on() && verdict == RosterVerdict::left_out) note_left_out(told);
+  return judge(now, peer, "commit", verdict);
+}
+
+// Others pass it on as well: told once.
+void Group::note_left_out(const SignedCommit& told) {
+  const core::Proposal& proposal = told.commit.proposal;
+  const core::Proposal* const agreed = rostering_.acknowledged(proposal.ballot);
+  if (agreed == nullptr || *agreed != proposal || last_left_out_ == proposal.round) return;
+  last_left_out_ = proposal.round;
+  left_out_of_ = told;
+}
+
+std::optional<transport::Header> Group::signed_header(const core::Proposal& proposal) { return to_wire(proposal); }
+
+std::optional<transport::Header> Group::signed_header(const core::RosterAnswer& answer) {
+  transport::Ack wire = to_wire(answer);
+  if (!seals_.is_on() || answer.answer != core::Answer::acknowledged) return wire;
+  const core::Proposal* const proposal = rostering_.acknowledged(answer.ballot);
+  if (proposal == nullptr || proposal->round != answer.round) return std::nullopt;  // of an epoch that is over
+  wire.consent = seals_.sign(*proposal);
+  return wire;
+}
+
+std::optional<transport::Header> Group::signed_header(const core::Commit& commit) {
+  transport::Commit wire = to_wire(commit);
+  if (!seals_.is_on()) return wire;
+  const SignedCommit* const sealed = seals_.seal(commit);
+  if (sealed == nullptr) return std::nullopt;  // one of many, and not kept: somebody else passes it on
+  wire.consents = sealed->consents;
+  wire.seal = sealed->seal;
+  return wire;
+}
+
+const SignedCommit* Group::open_roster() {
+  const auto& decided = rostering_.decided();
+  const bool is_signed = seals_.is_on() && open_round_ && !alone_ && decided;
+  return is_signed ? seals_.seal(*decided) : nullptr;
 }
 
 // ---- who is here
@@ -302,10 +390,10 @@ TimePoint Group::next_deadline(TimePoint now) const {
 
 void Group::send_roster_messages() {
   while (const auto message = rostering_.poll_message()) {
-    const transport::Header header =
-        std::visit([](const auto& content) -> transport::Header { return to_wire(content); }, message->content);
+    const auto header = std::visit([&](const auto& content) { return signed_header(content); }, message->content);
+    if (!header) continue;
     for (const PeerId& id : message->to) {
-      if (Peer* const peer = engine_.mesh().find(id)) engine_.mesh().send_control(*peer, header);
+      if (Peer* const peer = engine_.mesh().find(id)) engine_.mesh().send_control(*peer, *header);
     }
   }
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/core/agreement.hpp"
@@ -14,6 +15,7 @@
 #include "engine/node/engine.hpp"
 #include "engine/node/log_limit.hpp"
 #include "engine/node/node.hpp"
+#include "engine/node/roster_seals.hpp"
 
 namespace papilio::node {
 
@@ -26,6 +28,12 @@ struct GroupConfig {
   std::uint64_t rate_bytes_per_s = 0;
   std::size_t chunk_bytes = 0;  // 0: chosen
   Duration round_timeout{};
+  // Rosters are signed with this, and have to be, then; null: no signatures. Outlives the group; its id is `self`.
+  const transport::Identity* identity = nullptr;
+  // What signatures hold for, beside the fingerprint.
+  std::string run_id = {};
+  // Of this life of the node (core::Proposal).
+  std::uint64_t instance = 0;
   // docs/rosters.md says what each costs and buys.
   RosterPatience patience;
   // What a node does that the others began a round without: true, it takes the round for its own, with its own
@@ -67,6 +75,14 @@ class Group {
   // What no correct peer says comes back in words, as evidence against it.
   std::optional<std::string> handle_control(TimePoint now, Peer& peer, const transport::Header& header);
 
+  // A proposer that committed one proposal in two ways, with the proof: what that leads to is the owner's to judge.
+  [[nodiscard]] std::optional<DoubleCommit> poll_double_commit() { return seals_.poll_double_commit(); }
+  // A round that began without this node, although it had agreed to it; each once.
+  [[nodiscard]] std::optional<SignedCommit> poll_left_out() { return std::exchange(left_out_of_, std::nullopt); }
+  [[nodiscard]] const RunName& run() const { return seals_.run(); }
+  // What the open round began with; null without signatures, and where this node is alone in it.
+  [[nodiscard]] const SignedCommit* open_roster();
+
   // Once a turn: sends what is to be said, and opens the round that was agreed on.
   void act(TimePoint now);
   // When act() wants to be called even if nothing happens.
@@ -90,6 +106,14 @@ class Group {
   };
 
   void handle_progress(TimePoint now, Peer& peer, const transport::Progress& wire);
+  std::optional<std::string> handle_answer(TimePoint now, Peer& peer, const transport::Ack& wire);
+  std::optional<std::string> handle_commit(TimePoint now, Peer& peer, const transport::Commit& wire);
+  void note_left_out(const SignedCommit& told);
+  [[nodiscard]] std::optional<transport::Header> signed_header(const core::Proposal& proposal);
+  [[nodiscard]] std::optional<transport::Header> signed_header(const core::RosterAnswer& answer);
+  [[nodiscard]] std::optional<transport::Header> signed_header(const core::Commit& commit);
+  std::optional<std::string> disregard(TimePoint now, const Peer& peer, const char* what, const std::string& why,
+                                       bool is_violation);
   std::optional<std::string> judge(TimePoint now, const Peer& peer, const char* what, core::RosterVerdict verdict);
   void open(const core::Roster& roster, const core::Ballot& ballot);
   void tell_roster(TimePoint now, const Peer& peer);
@@ -109,6 +133,9 @@ class Group {
   GroupConfig config_;
   Progress progress_;
   core::Rostering rostering_;
+  RosterSeals seals_;
+  std::optional<SignedCommit> left_out_of_;
+  RoundId last_left_out_ = 0;
   core::Agreement models_;   // after the optimiser's step
   core::Agreement results_;  // of rounds, before it
   std::optional<RoundSpec> open_round_;

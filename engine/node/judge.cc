@@ -102,9 +102,14 @@ void Judge::on_accepted(transport::Stream& stream) {
   guest.host = host_of(address);
   guest.deadline = saturating_add(io_.now(), config_.patience);
   guest.flow.adopt(stream);
-  const auto from_host = static_cast<std::size_t>(
-      std::count_if(guests_.begin(), guests_.end(), [&](const Guest& other) { return other.host == guest.host; }));
-  if (guests_.size() <= config_.most_connections && from_host <= config_.most_connections_per_address) return;
+  // Those that are being closed are gone with the next turns.
+  std::size_t all = 0, from_host = 0;
+  for (const Guest& other : guests_) {
+    if (other.stage == Stage::closing) continue;
+    all += 1;
+    from_host += other.host == guest.host ? 1 : 0;
+  }
+  if (all <= config_.most_connections && from_host <= config_.most_connections_per_address) return;
   if (may_say("too many connections")) spdlog::warn("{}: refused: too many connections", guest.address);
   dismiss(guest);
 }

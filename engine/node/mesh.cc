@@ -11,6 +11,7 @@
 #include "engine/base/assert.hpp"
 #include "engine/base/limits.hpp"
 #include "engine/base/random.hpp"
+#include "engine/base/units.hpp"
 
 namespace papilio::node {
 
@@ -153,7 +154,7 @@ TimePoint Mesh::next_deadline() const {
   for (const Connection& connection : connections_) next = std::min(next, connection.deadline);
   if (leaving_) return next;
   next = std::min(next, log_limit_.next_deadline());
-  for (const auto& peer : peers_) next = std::min(next, peer->welcome_until);
+  for (const auto& peer : peers_) next = std::min(next, stays_until(*peer));
   for (const auto& source : sources_) next = std::min(next, source->next_poll());
   for (const Dial& dial : dials_) {
     if (!dial.busy && !dial.given_up) next = std::min(next, dial.next_try);
@@ -298,6 +299,13 @@ bool Mesh::is_let_in(Connection& connection, const transport::Address& address) 
   return false;
 }
 
+void Mesh::turn_away(Connection& connection, core::DoorVerdict verdict) {
+  const std::string why =
+      std::string(to_string(verdict)) + ": " + door_.explain(verdict, block_of(connection.flow.peer_address()));
+  if (may_say(to_string(verdict))) spdlog::warn("{}: refused: {}", connection.address, why);
+  refuse(connection, {RefusalReason::too_many, why});
+}
+
 // It has been at the door for longest, of those whose address has most of them there.
 void Mesh::close_displaced(core::Visit visit) {
   for (Connection& connection : connections_) {
@@ -322,6 +330,7 @@ void Mesh::on_frame(Flow& flow, const Header& header, transport::Slab payload, s
   Connection& connection = connection_of(flow);
   if (connection.stage == Stage::closing) return;
   if (connection.stage == Stage::established) {
+    connection.peer->heard = io_.now();
     if (payload_bytes > 0) return events_.on_shard(*connection.peer, header, std::move(payload), payload_bytes);
     if (const auto* goodbye = std::get_if<transport::Goodbye>(&header)) {
       return handle_goodbye(connection, goodbye->reason);
@@ -334,6 +343,10 @@ void Mesh::on_frame(Flow& flow, const Header& header, transport::Slab payload, s
     return events_.on_control(*connection.peer, header);
   }
   if (const auto* hello = std::get_if<Hello>(&header); hello != nullptr && connection.stage == Stage::awaiting_hello) {
+    if (connection.visit != 0) {
+      const core::DoorVerdict verdict = door_.handle_bytes(connection.visit, flow.info().bytes_received);
+      if (verdict != core::DoorVerdict::welcome) return turn_away(connection, verdict);
+    }
     return connection.dialled ? handle_hello_of_acceptor(connection, *hello)
                               : handle_hello_of_dialler(connection, *hello);
   }
@@ -394,9 +407,7 @@ void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
   }
   if (const core::DoorVerdict verdict = door_.handle_authenticated(connection.visit, hello.peer);
       verdict != core::DoorVerdict::welcome) {
-    return refuse(connection,
-                  {RefusalReason::too_many, std::string(to_string(verdict)) + ": " +
-                                                door_.explain(verdict, block_of(connection.flow.peer_address()))});
+    return turn_away(connection, verdict);
   }
   Peer* const peer = find(hello.peer);
   if (hello.flow > 0) {
@@ -480,6 +491,7 @@ Peer& Mesh::establish(Connection& connection) {
     peer->is_local_host = connection.is_local_host;
     peer->is_encrypted = connection.flow.peer_key() != nullptr;
     peer->welcome_until = connection.welcome_until;
+    peer->heard = io_.now();
     peer->dialled_here = connection.dialled;
   }
   connection.peer = peer;
@@ -517,6 +529,32 @@ void Mesh::handle_ban(Connection& connection, const std::string& what) {
 void Mesh::count_refusal(RefusalReason reason) {
   counters_.refused += 1;
   counters_.refused_for[static_cast<std::size_t>(reason)] += 1;
+}
+
+std::vector<RefusalCount> Mesh::refusals() const {
+  std::vector<RefusalCount> all;
+  const auto add = [&](std::string_view reason, std::uint64_t count) {
+    if (count > 0) all.push_back({std::string(reason), count});
+  };
+  for (std::size_t i = 0; i < counters_.refused_for.size(); ++i) {
+    const auto reason = static_cast<RefusalReason>(i);
+    if (reason != RefusalReason::too_many) add(to_string(reason), counters_.refused_for[i]);  // the door has the words
+  }
+  for (std::size_t i = 1; i < core::kDoorVerdicts; ++i) {
+    const auto verdict = static_cast<core::DoorVerdict>(i);
+    add(to_string(verdict), door_.count_of(verdict));
+  }
+  add("not-secure", counters_.not_secure);
+  add("protocol-violation", counters_.protocol_violations);
+  add("no-hello-in-time", counters_.handshake_timeouts);
+  return all;
+}
+
+std::uint64_t Mesh::total_refusals() const {
+  std::uint64_t total =
+      counters_.refused + counters_.not_secure + counters_.protocol_violations + counters_.handshake_timeouts;
+  for (std::size_t i = 1; i < core::kDoorVerdicts; ++i) total += door_.count_of(static_cast<core::DoorVerdict>(i));
+  return total;
 }
 
 void Mesh::refuse(Connection& connection, Refusal refusal) {
@@ -659,13 +697,21 @@ void Mesh::lose_peer(Peer& peer, PeerLeft how, const std::string& why) {
   events_.on_peer_left(peer, how, why);
 }
 
-// Who has newer certificates shows them when the link is made anew.
+TimePoint Mesh::stays_until(const Peer& peer) const {
+  if (config_.idle_timeout == Duration::zero()) return peer.welcome_until;
+  return std::min(peer.welcome_until, saturating_add(peer.heard, config_.idle_timeout));
+}
+
+// Who has newer certificates shows them when the link is made anew; who is alive dials again.
 void Mesh::drop_expired(TimePoint now) {
   std::vector<Peer*> expired;
   for (const auto& peer : peers_) {
-    if (now >= peer->welcome_until) expired.push_back(peer.get());
+    if (now >= stays_until(*peer)) expired.push_back(peer.get());
   }
-  for (Peer* const peer : expired) drop(*peer, "its certificates have expired");
+  for (Peer* const peer : expired) {
+    drop(*peer, now >= peer->welcome_until ? "its certificates have expired"
+                                           : "nothing came from it for " + format_duration(config_.idle_timeout));
+  }
 }
 
 void Mesh::drop(Peer& peer, const std::string& why) { lose_peer(peer, PeerLeft::dropped, why); }

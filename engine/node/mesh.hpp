@@ -49,6 +49,7 @@ struct Peer {
   bool is_local_host = false;
   bool is_encrypted = false;  // and its id is that of the key that it has proved to hold
   bool dialled_here = false;
+  TimePoint heard{};                 // its last whole frame came then
   TimePoint welcome_until = kNever;  // then its certificates run out
   bool leaving = false;              // it said goodbye; what it sent before is still on its way on other flows
   std::string goodbye;
@@ -81,6 +82,7 @@ struct MeshConfig {
   bool is_secure = false;
   transport::SocketOptions local_options, remote_options;
   Duration handshake_timeout = std::chrono::seconds(10);
+  Duration idle_timeout{};  // a peer that says nothing for so long is dropped; 0: never
   Duration redial_first = std::chrono::milliseconds(50);
   Duration redial_most = std::chrono::seconds(5);
   Duration redial_linked = std::chrono::seconds(60);  // an address whose peer says that it is linked already
@@ -178,6 +180,10 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   };
   [[nodiscard]] const Counters& counters() const { return counters_; }
   [[nodiscard]] const core::Door& door() const { return door_; }
+  // Everybody who was refused or gave up, by the word for it; only what happened at all. Refusals of this node by
+  // others are not in it.
+  [[nodiscard]] std::vector<RefusalCount> refusals() const;
+  [[nodiscard]] std::uint64_t total_refusals() const;
 
  private:
   enum class Stage : std::uint8_t {
@@ -243,6 +249,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   [[nodiscard]] std::optional<transport::Refusal> objection_to_id(const Connection& connection,
                                                                   const transport::Hello& hello);
   bool is_let_in(Connection& connection, const transport::Address& address);
+  void turn_away(Connection& connection, core::DoorVerdict verdict);
   void close_displaced(core::Visit visit);
 
   void handle_hello_of_dialler(Connection& connection, const transport::Hello& hello);
@@ -252,6 +259,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   void handle_ban(Connection& connection, const std::string& what);
   void refuse(Connection& connection, transport::Refusal refusal);
   void count_refusal(transport::RefusalReason reason);
+  [[nodiscard]] TimePoint stays_until(const Peer& peer) const;
   void drop_expired(TimePoint now);
   void violate(Connection& connection, const std::string& what, PeerLeft how = PeerLeft::protocol_violation);
   Peer& establish(Connection& connection);

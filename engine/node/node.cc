@@ -22,11 +22,14 @@
 #include "engine/node/ban_store.hpp"
 #include "engine/node/device_keeper.hpp"
 #include "engine/node/engine.hpp"
+#include "engine/node/evidence_keeper.hpp"
 #include "engine/node/gatekeeper.hpp"
 #include "engine/node/group.hpp"
+#include "engine/node/round_record.hpp"
 #include "engine/node/state_directory.hpp"
 #include "kernels/cuda.h"
 #include "kernels/ops.h"
+#include "transport/identity.hpp"
 #include "transport/io.hpp"
 #include "transport/secure_io.hpp"
 
@@ -47,6 +50,7 @@ core::WallTime wall_now() { return std::chrono::floor<std::chrono::seconds>(std:
 struct Kept {
   std::optional<node::StateDirectory> directory;
   std::optional<node::BanStore> store;
+  std::optional<transport::Identity> identity;  // what is signed with; none without security
   std::vector<core::ConductRecord> records;
 };
 std::string text_of(double value) {
@@ -98,9 +102,10 @@ struct Exchange {
   GroupProgress progress;
   bool group_is_complete = false;
   bool out_of_step = false;
-  std::vector<std::string> refusals;    // which address refused this node for good, and why
-  std::vector<std::string> unanswered;  // addresses
-  std::vector<std::string> bans;        // which address refuses this node for now, or is refused, and why
+  std::vector<node::RefusalCount> refused;  // by this node
+  std::vector<std::string> refusals;        // which address refused this node for good, and why
+  std::vector<std::string> unanswered;      // addresses
+  std::vector<std::string> bans;            // which address refuses this node for now, or is refused, and why
 };
 
 class LoopNode final : public Node, private node::EngineEvents {
@@ -111,9 +116,10 @@ class LoopNode final : public Node, private node::EngineEvents {
       : config_(std::move(config)),
         transport_note_(std::move(transport_note)),
         id_(mesh.self),
+        identity_(std::move(kept.identity)),
         io_(std::move(io)),
         engine_(*io_, std::move(mesh), rounds, *this),
-        group_(engine_, group),
+        group_(engine_, signing(group)),
         gatekeeper_(std::move(gatekeeper)),
         conduct_({.slow_must_requalify = !config_.admission.judges.empty()}),
         state_directory_(std::move(kept.directory)) {
@@ -123,6 +129,9 @@ class LoopNode final : public Node, private node::EngineEvents {
     tell_bans();
     if (kept.store) keeper_.emplace(std::move(*kept.store), kept.records, *io_);
     write_down();
+    if (!config_.evidence_dir.empty()) {
+      evidence_.emplace(config_.evidence_dir, config_.evidence_files, identity_.value());
+    }
   }
 
   LoopNode(const LoopNode&) = delete;
@@ -185,6 +194,11 @@ class LoopNode final : public Node, private node::EngineEvents {
   [[nodiscard]] GroupProgress progress() const override {
     const std::lock_guard lock(exchange_.mutex);
     return exchange_.progress;
+  }
+
+  [[nodiscard]] std::vector<node::RefusalCount> refusals() const override {
+    const std::lock_guard lock(exchange_.mutex);
+    return exchange_.refused;
   }
 
   GroupProgress wait_for_round(Duration timeout) override {
@@ -398,6 +412,9 @@ class LoopNode final : public Node, private node::EngineEvents {
       exchange_.progress = progress;
       exchange_.group_is_complete = exchange_.group_is_complete || complete;
       exchange_.out_of_step = group_.is_out_of_step();
+      if (std::exchange(refusals_told_, engine_.mesh().total_refusals()) != engine_.mesh().total_refusals()) {
+        exchange_.refused = engine_.mesh().refusals();
+      }
       if (!exchange_.group_is_complete) {
         exchange_.unanswered = engine_.mesh().unanswered();
         exchange_.bans = engine_.mesh().bans();
@@ -409,12 +426,15 @@ class LoopNode final : public Node, private node::EngineEvents {
   // ---- who offends
 
   void on_offence(Peer& peer, core::Offence offence, const std::string& evidence) override {
-    const core::Judgement judgement = conduct_.handle_offence(wall_now(), peer.id, offence, evidence);
-    const std::string who = to_hex(peer.id) + " (" + peer.address + ")";
+    judge(peer.id, to_hex(peer.id) + " (" + peer.address + ")", offence, evidence);
+  }
+
+  void judge(const PeerId& peer, const std::string& who, core::Offence offence, const std::string& evidence) {
+    const core::Judgement judgement = conduct_.handle_offence(wall_now(), peer, offence, evidence);
     if (judgement.kind == core::Judgement::Kind::ban) {
       spdlog::warn("{} banned until {} ({}: {})", who, core::to_text(judgement.until), to_string(offence), evidence);
-      to_drop_.push_back(peer.id);
-      banned_.push_back(peer.id);
+      to_drop_.push_back(peer);
+      banned_.push_back(peer);
       tell_bans();
     } else if (judgement.kind == core::Judgement::Kind::strike) {
       spdlog::info("{} has {} strikes, {} make a ban ({}: {})", who, judgement.strikes, judgement.strikes_to_ban,
@@ -511,14 +531,52 @@ class LoopNode final : public Node, private node::EngineEvents {
     if (std::find(to_drop_.begin(), to_drop_.end(), peer.id) != to_drop_.end()) return;
     const auto evidence = group_.handle_control(io_->now(), peer, header);
     if (evidence) on_offence(peer, core::Offence::protocol, *evidence);
+    judge_rosters();
+  }
+
+  // What signatures prove against proposers, linked here or not.
+  void judge_rosters() {
+    while (const auto proof = group_.poll_double_commit()) {
+      const core::Proposal& proposal = proof->first.commit.proposal;
+      const PeerId& proposer = proposal.ballot.proposer;
+      keep("double", proposal.round, proposer, "proof", node::kDoubleCommitDomain, node::encode(*proof));
+      judge(proposer, to_hex(proposer), core::Offence::protocol,
+            "committed one proposal for round " + std::to_string(proposal.round) + " in two ways, both signed");
+    }
+    if (const auto roster = group_.poll_left_out()) {
+      const core::Proposal& proposal = roster->commit.proposal;
+      spdlog::warn("round {} began without this node, although it had agreed: {} proposed it", proposal.round,
+                   to_hex(proposal.ballot.proposer));
+      keep("left-out", proposal.round, id_, "roster", node::kRosterDomain,
+           node::encode(node::RosterRecord{group_.run(), *roster}));
+    }
+  }
+
+  void keep(const char* kind, RoundId round, const PeerId& whose, const char* ending, std::string_view domain,
+            std::vector<std::byte> body) {
+    if (!evidence_) return;
+    char name[64];
+    std::snprintf(name, sizeof(name), "%s-%08llu-%s.%s", kind, static_cast<unsigned long long>(round),
+                  to_hex(whose).c_str(), ending);
+    evidence_->save(name, domain, std::move(body));
   }
 
   void on_round_over(RoundReport report) override {
     judge_round(report);
     report.left_out = group_.is_alone();
+    if (evidence_ && group_.open_round()) {
+      keep("round", report.round, id_, "report", node::kRoundReportDomain,
+           node::encode(node::round_record_of(group_.run(), group_.open_round()->group, group_.open_roster(), report,
+                                              wall_now().time_since_epoch().count())));
+    }
     group_.handle_round_over(io_->now(), report);
     group_.act(io_->now());
     answer_call(std::move(report));
+  }
+
+  [[nodiscard]] node::GroupConfig signing(node::GroupConfig group) const {
+    group.identity = identity_ ? &*identity_ : nullptr;
+    return group;
   }
 
   void on_refused(const transport::Address& address, const std::string& why) override {
@@ -534,6 +592,7 @@ class LoopNode final : public Node, private node::EngineEvents {
   const NodeConfig config_;
   const std::string transport_note_;
   const PeerId id_;
+  const std::optional<transport::Identity> identity_;
   std::string listen_address_;
   mutable Exchange exchange_;
   bool round_in_flight_ = false;  // under exchange_.mutex
@@ -547,12 +606,14 @@ class LoopNode final : public Node, private node::EngineEvents {
   std::optional<AllReduceCall> call_;
   bool joined_ = false;
   bool cancel_ = false;
+  std::uint64_t refusals_told_ = 0;
   node::Gatekeeper gatekeeper_;
   core::Conduct conduct_;
   std::vector<PeerId> to_drop_;  // banned in this turn
   std::vector<PeerId> banned_;   // by this node
   std::optional<node::StateDirectory> state_directory_;
   std::optional<node::BanKeeper> keeper_;
+  std::optional<node::EvidenceKeeper> evidence_;
 
   std::thread thread_;
 };
@@ -625,6 +686,14 @@ Status check(const NodeConfig& config) {
   if (!(config.norm_limit >= core::kMinimumNormLimit && config.norm_limit <= core::kMaximumNormLimit)) {
     return usage_error("norm-limit: " + text_of(config.norm_limit) + " is not a factor from 1 to 1e6");
   }
+  if (!config.evidence_dir.empty()) {
+    if (config.admission.security == node::Security::none) {
+      return usage_error("evidence-dir: '" + config.evidence_dir +
+                         "': evidence takes signatures, which security none leaves out: use tls, or keep none");
+    }
+    if (auto checked = node::EvidenceKeeper::check_directory(config.evidence_dir); !checked) return checked;
+  }
+  if (config.evidence_files < 1) return usage_error("evidence-files: '0' keeps nothing: use 1 or more");
   if (auto checked = node::check(config.patience); !checked) return checked;
   if (auto checked = node::check(config.roster); !checked) return checked;
   return node::check(config.admission);
@@ -668,7 +737,9 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
   if (config.rate_bytes_per_s == 0) config.rate_bytes_per_s = gatekeeper.own_rate_bytes_per_s();
   mesh.rate_bytes_per_s = config.rate_bytes_per_s;
   mesh.door = config.admission.door;
+  mesh.idle_timeout = config.admission.idle_timeout;
   mesh.is_secure = config.admission.security == node::Security::tls;
+  if (mesh.is_secure) kept->identity = *identity;
   node::RoundDriverConfig rounds;
   rounds.self = mesh.self;
   rounds.patience = config.patience;
@@ -683,6 +754,8 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
                                 .rate_bytes_per_s = config.rate_bytes_per_s,
                                 .chunk_bytes = config.chunk_bytes,
                                 .round_timeout = config.round_timeout,
+                                .run_id = config.run_id,
+                                .instance = *seed,
                                 .patience = config.roster};
 
   auto backend = backend_of(config.transport);

@@ -42,6 +42,9 @@ struct NodeConfig {
   // Where this node keeps who it is and whom it banned; exists, and is this process's alone. Empty: every start is a
   // new peer, and bans end with the process.
   std::string state_dir;
+  // Where signed reports of rounds are kept, and proof against others; exists. Empty: nowhere. Takes security.
+  std::string evidence_dir;
+  std::uint32_t evidence_files = 1000;                  // the oldest go when there are more
   std::uint32_t flows = 0;                              // connections per peer; 0: 1 on the local host, 4 elsewhere
   Duration round_timeout = std::chrono::seconds(30);    // from a round's start to its deadline
   Duration connect_timeout = std::chrono::seconds(10);  // one dial, one handshake
@@ -152,6 +155,8 @@ class Node {
   // The trainer worked through `samples` more samples towards the current epoch. Cheap, any time.
   virtual void add_samples(std::uint64_t samples) = 0;
   [[nodiscard]] virtual GroupProgress progress() const = 0;
+  // Whom this node refused since it started, by reason; reasons that never occurred are left out.
+  [[nodiscard]] virtual std::vector<node::RefusalCount> refusals() const = 0;
   // Blocks until progress().round_open or progress().left, or until the timeout; for trainers that have nothing else to
   // do.
   virtual GroupProgress wait_for_round(Duration timeout) = 0;

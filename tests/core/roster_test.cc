@@ -224,6 +224,37 @@ TEST(Roster, CommitsThatNobodyAcknowledgedAreNotBelieved) {
   EXPECT_FALSE(node.rostering.decided());
 }
 
+// Started anew, a proposer counts from 1 again: that is no lie, and it learns how far it had got.
+TEST(Roster, AProposerThatWasStartedAnewIsNoForger) {
+  Single node;
+  node.rostering.handle_proposal(kNow, id_of(1), proposal_of(kAll, 1));
+  EXPECT_EQ(node.answer_to(1), Answer::acknowledged);
+  Proposal again = proposal_of(kAll, 1);
+  again.timeout_ms += 1;
+  EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(1), again), RosterVerdict::forged);
+  again.instance = 5;
+  EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(1), again), RosterVerdict::refused);
+  EXPECT_EQ(node.answer_to(1), Answer::promised_higher);
+  again.ballot.attempt = 2;
+  EXPECT_EQ(node.rostering.handle_proposal(kNow, id_of(1), again), RosterVerdict::accepted);
+  EXPECT_EQ(node.answer_to(1), Answer::acknowledged);
+  ASSERT_NE(node.rostering.acknowledged(again.ballot), nullptr);
+  EXPECT_EQ(*node.rostering.acknowledged(again.ballot), again);
+  EXPECT_EQ(node.rostering.acknowledged({3, id_of(1)}), nullptr);
+}
+
+TEST(Roster, JudgingACommitChangesNothing) {
+  Single node;
+  const Commit commit{.proposal = proposal_of(kAll, 1), .mask = 15};
+  EXPECT_EQ(node.rostering.judge_commit(id_of(9), commit), RosterVerdict::unconnected);
+  EXPECT_EQ(node.rostering.judge_commit(id_of(1), {commit.proposal, 16}), RosterVerdict::bad_mask);
+  EXPECT_EQ(node.rostering.judge_commit(id_of(1), commit), RosterVerdict::accepted);
+  EXPECT_EQ(node.rostering.judge_commit(id_of(1), commit), RosterVerdict::accepted);
+  node.rostering.handle_proposal(kNow, id_of(1), commit.proposal);
+  node.rostering.handle_commit(kNow, id_of(1), commit);
+  EXPECT_EQ(node.rostering.judge_commit(id_of(1), commit), RosterVerdict::known);
+}
+
 TEST(Roster, AttemptsAreRationed) {
   Single node;
   std::uint32_t attempt = 0;

@@ -24,6 +24,7 @@
 #include "engine/base/random.hpp"
 #include "engine/node/node.hpp"
 #include "tools/common/command_line.hpp"
+#include "tools/node/admission_options.hpp"
 #include "tools/node/patience.hpp"
 #include "tools/node/peer_report.hpp"
 #include "tools/node/signals.hpp"
@@ -45,7 +46,7 @@ struct Options {
   NodeConfig node;
   tools::PatienceSettings patience;
   std::string role = "miner";
-  std::string security = "tls";
+  tools::AdmissionSettings admission;
   std::uint64_t elements = std::uint64_t{1} << 20U;
   std::uint64_t rounds = 0;  // 0: until it is asked to leave
   std::uint64_t group_size = 0;
@@ -247,6 +248,8 @@ class Member {
     line["wrong"] = wrong;
     line["resident_bytes"] = resident_bytes();
     line["descriptors"] = open_descriptors();
+    line["refused"] = ordered_json::object();
+    for (const node::RefusalCount& each : node_.refusals()) line["refused"][each.reason] = each.count;
     say(line);
     return true;
   }
@@ -277,9 +280,9 @@ void add_options(tools::CommandLine& command_line, Options& options) {
   tools::add_count(app, "--flows", options.flows, 0, 16, "Connections per peer; 0: chosen by the engine.");
   tools::add_text(app, "--state-dir", options.node.state_dir, "DIR", "Where it keeps who it is and whom it banned.");
   tools::add_text(app, "--transport", options.node.transport, "NAME", "auto, uring or uv.");
-  tools::add_choice(app, "--security", options.security, {"tls", "none"}, "Whether connections are encrypted.");
   tools::add_duration(app, "--round-timeout", options.node.round_timeout, "From a round's start to its deadline.");
   tools::add_duration(app, "--join-timeout", options.node.join_timeout, "How long to wait for the group.");
+  tools::add_admission_options(app, options.admission);
   tools::add_patience_options(app, options.patience);
   tools::add_roster_options(app, options.node.roster);
 }
@@ -293,7 +296,9 @@ Status take_part(Options& options) {
   options.node.flows = static_cast<std::uint32_t>(options.flows);
   const ParameterShape shape{.name = "values", .shape = {static_cast<std::int64_t>(options.elements)}};
   options.node.fingerprint = model_fingerprint(options.node.run_id, std::span(&shape, 1));
-  options.node.admission.security = options.security == "tls" ? node::Security::tls : node::Security::none;
+  auto admission = tools::admission_of(options.admission);
+  if (!admission) return admission.error();
+  options.node.admission = *admission;
   if (!options.node.state_dir.empty()) {
     std::error_code error;
     std::filesystem::create_directories(options.node.state_dir, error);

@@ -864,6 +864,22 @@ TEST_P(LiarTest, ASecondHello) {
   EXPECT_EQ(mesh(0).counters().protocol_violations, 1U);
 }
 
+TEST_P(LiarTest, AFrameOfAQualificationTest) {
+  make_liar();
+  begin_both();
+  liars_[0].send(transport::TestPing{1});
+  expect_cut_off("protocol");
+  EXPECT_EQ(mesh(0).counters().protocol_violations, 1U);
+}
+
+TEST_P(LiarTest, TestDataInTheMiddleOfARound) {
+  make_liar();
+  begin_both();
+  liars_[0].send(transport::TestData{0}, honest(0));
+  expect_cut_off("protocol");
+  EXPECT_EQ(mesh(0).counters().protocol_violations, 1U);
+}
+
 TEST_P(LiarTest, GarbageInTheMiddleOfARound) {
   make_liar();
   begin_both();

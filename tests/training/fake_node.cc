@@ -26,6 +26,7 @@ class FakeGroup::Member final : public Node {
     return progress_locked();
   }
 
+  [[nodiscard]] std::vector<node::RefusalCount> refusals() const override { return {}; }
   GroupProgress wait_for_round(Duration timeout) override {
     std::unique_lock lock(group_.mutex_);
     group_.changed_.wait_for(lock, timeout, [this] { return left_ || group_.round_open(); });

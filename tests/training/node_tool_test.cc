@@ -145,6 +145,19 @@ TEST_F(NodeFiles, TheStateDirectoryIsMade) {
   expect_refused({"--listen", "127.0.0.1:0", "--state-dir", write("a file")}, {"--state-dir", "node.toml"});
 }
 
+TEST_F(NodeFiles, TheEvidenceDirectoryIsMade) {
+  const std::string evidence = directory_ + "/c/d";
+  const Reading reading = read({"--listen", "127.0.0.1:0", "--evidence-dir", evidence, "--evidence-files", "7"});
+  ASSERT_TRUE(reading.status.ok()) << reading.status.error().message;
+  EXPECT_TRUE(std::filesystem::is_directory(evidence));
+  const NodeConfig config = node_config_of(reading.settings, {1, 2}, 1000);
+  EXPECT_EQ(config.evidence_dir, evidence);
+  EXPECT_EQ(config.evidence_files, 7U);
+  EXPECT_TRUE(node_config_of(read({"--listen", "127.0.0.1:0"}).settings, {1, 2}, 1000).evidence_dir.empty());
+  expect_refused({"--listen", "127.0.0.1:0", "--evidence-dir", write("a file")}, {"--evidence-dir", "node.toml"});
+  expect_refused({"--listen", "127.0.0.1:0", "--evidence-files", "0"}, {"--evidence-files", "'0'"});
+}
+
 TEST(NodeFingerprint, DependsOnAllThatKeepsModelsEqual) {
   const auto fingerprint = [](const NodeSettings& settings, std::vector<std::uint8_t> symbols) {
     auto model = training::resolve_model(model_settings_of(settings));

@@ -58,6 +58,65 @@ Ack ack() {
           .epoch = 8};
 }
 
+Consent consent_of(std::size_t number) {
+  Consent consent;
+  consent.key.fill(static_cast<std::uint8_t>(number));
+  consent.signature.fill(static_cast<std::uint8_t>(number + 1));
+  return consent;
+}
+
+Ack signed_ack() {
+  Ack answer = ack();
+  answer.answer = RosterAnswer::acknowledged;
+  answer.consent = consent_of(3);
+  return answer;
+}
+
+Commit signed_commit(std::size_t members) {
+  Commit commit{.proposal = propose(members), .mask = ~std::uint64_t{0}};
+  commit.proposal.instance = 77;
+  for (std::size_t member = 0; member < members; ++member) commit.consents.push_back(consent_of(member));
+  commit.seal.fill(9);
+  return commit;
+}
+
+TestRequest request() {
+  return {.peer = peer(7),
+          .run_id = "a run",
+          .duration_ms = 9500,
+          .flows = 4,
+          .flow = 4,
+          .session = 77,
+          .software = "papilio test"};
+}
+
+TestReceipts receipts(std::size_t count) {
+  TestReceipts all;
+  for (std::size_t i = 0; i < count; ++i) {
+    all.receipts.push_back({.digest = i * 77, .sequence = i, .flow = static_cast<std::uint32_t>(i % 4)});
+  }
+  return all;
+}
+
+TestVerdict verdict() {
+  return {.failure = "none",
+          .up_bps = 1,
+          .down_bps = 2,
+          .up_at_once_bps = 3,
+          .down_at_once_bps = 4,
+          .up_payload_bps = 5,
+          .down_payload_bps = 6,
+          .round_trip_min_ns = 7,
+          .round_trip_median_ns = 8,
+          .round_trip_p99_ns = 9,
+          .jitter_ns = 10,
+          .pings = 11,
+          .retransmits = 12,
+          .segment_bytes = 13,
+          .certificate = std::vector<std::byte>(kMaximumCertificateBytes, std::byte{14}),
+          .note = "note"};
+}
+
 // One of each type, and the large ones.
 std::vector<Header> every_header() {
   return {hello(),
@@ -85,9 +144,28 @@ std::vector<Header> every_header() {
           Ready{16},
           ack(),
           Commit{.proposal = propose(2), .mask = 3},
+          signed_ack(),
+          signed_commit(2),
+          signed_commit(kMaximumMembers),
           propose(1),
           propose(kMaximumMembers),
-          Commit{.proposal = propose(kMaximumMembers), .mask = ~std::uint64_t{0}}};
+          Commit{.proposal = propose(kMaximumMembers), .mask = ~std::uint64_t{0}},
+          request(),
+          TestWait{.reason = TestWaitReason::too_often, .position = 3, .retry_after_ms = 45000, .detail = "later"},
+          TestPhase{.kind = TestPhaseKind::both,
+                    .duration_ms = 2600,
+                    .warm_up_ms = 1000,
+                    .session = 77,
+                    .flows = 4,
+                    .payload_bytes = 32768,
+                    .up_key_low = 1,
+                    .up_key_high = ~std::uint64_t{0}},
+          TestData{5},
+          receipts(1),
+          receipts(kMaximumReceipts),
+          TestPing{~std::uint64_t{0}},
+          TestTally{.up_bps = 1, .down_bps = 2},
+          verdict()};
 }
 
 HeaderBytes encode(const Header& header, std::size_t payload_bytes = 0) {
@@ -98,7 +176,8 @@ HeaderBytes encode(const Header& header, std::size_t payload_bytes = 0) {
 
 std::size_t payload_for(const Header& header) {
   const FrameType type = type_of(header);
-  return type == FrameType::contribution || type == FrameType::average ? 65536 : 0;
+  const bool carries = type == FrameType::contribution || type == FrameType::average || type == FrameType::test_data;
+  return carries ? 65536 : 0;
 }
 
 // As a flow does it: the head first, then, only if its sizes are credible, the whole header.
@@ -185,6 +264,75 @@ TEST(Frame, EveryFieldComesBack) {
   EXPECT_EQ(contribution.compression, Compression::zstd);
 }
 
+TEST(Frame, EveryFieldOfATestComesBack) {
+  const auto parse = [](const Header& header) {
+    return parse_frame_header(encode(header, payload_for(header))).header;
+  };
+  const auto asked = std::get<TestRequest>(parse(request()));
+  EXPECT_EQ(asked.peer, peer(7));
+  EXPECT_EQ(asked.run_id, "a run");
+  EXPECT_EQ(asked.duration_ms, 9500U);
+  EXPECT_EQ(asked.flows, 4);
+  EXPECT_EQ(asked.flow, 4);
+  EXPECT_EQ(asked.session, 77U);
+  const auto told = std::get<TestVerdict>(parse(verdict()));
+  EXPECT_EQ(told.failure, "none");
+  EXPECT_EQ(told.up_bps, 1U);
+  EXPECT_EQ(told.down_bps, 2U);
+  EXPECT_EQ(told.up_at_once_bps, 3U);
+  EXPECT_EQ(told.down_at_once_bps, 4U);
+  EXPECT_EQ(told.up_payload_bps, 5U);
+  EXPECT_EQ(told.down_payload_bps, 6U);
+  EXPECT_EQ(told.round_trip_min_ns, 7U);
+  EXPECT_EQ(told.round_trip_median_ns, 8U);
+  EXPECT_EQ(told.round_trip_p99_ns, 9U);
+  EXPECT_EQ(told.jitter_ns, 10U);
+  EXPECT_EQ(told.pings, 11U);
+  EXPECT_EQ(told.retransmits, 12U);
+  EXPECT_EQ(told.segment_bytes, 13U);
+  EXPECT_EQ(told.certificate, verdict().certificate);
+  EXPECT_EQ(told.note, "note");
+  const auto signed_for = std::get<TestReceipts>(parse(receipts(kMaximumReceipts)));
+  ASSERT_EQ(signed_for.receipts.size(), kMaximumReceipts);
+  EXPECT_EQ(signed_for.receipts[201].digest, 201U * 77);
+  EXPECT_EQ(signed_for.receipts[201].sequence, 201U);
+  EXPECT_EQ(signed_for.receipts[201].flow, 1U);
+}
+
+TEST(Frame, TestsKeepToTheirLimits) {
+  const auto fault = [](const Header& header) { return fault_of(encode(header, payload_for(header))); };
+  EXPECT_EQ(fault(receipts(0)), FrameFault::bad_table);
+  EXPECT_EQ(fault(receipts(kMaximumReceipts + 1)), FrameFault::bad_table);
+  TestRequest asked = request();
+  asked.flows = kMaximumFlows;
+  EXPECT_EQ(fault(asked), FrameFault::none);
+  asked.flows = kMaximumFlows + 1;
+  EXPECT_EQ(fault(asked), FrameFault::bad_table);
+  asked = request();
+  asked.flow = 5;  // of 4
+  EXPECT_EQ(fault(asked), FrameFault::bad_table);
+  TestPhase phase{.payload_bytes = kMaximumPayloadBytes};
+  EXPECT_EQ(fault(phase), FrameFault::none);
+  phase.payload_bytes += 1;
+  EXPECT_EQ(fault(phase), FrameFault::bad_table);
+  phase.payload_bytes = 0;
+  EXPECT_EQ(fault(phase), FrameFault::bad_table);
+  TestVerdict told = verdict();
+  told.certificate.push_back({});
+  EXPECT_EQ(fault(told), FrameFault::bad_table);
+  told = verdict();
+  told.jitter_ns = std::uint64_t{1} << 63U;
+  EXPECT_EQ(fault(told), FrameFault::bad_table);
+}
+
+TEST(Frame, OnlyFramesOfATestAreOfATest) {
+  EXPECT_TRUE(is_of_test(TestRequest{}));
+  EXPECT_TRUE(is_of_test(TestData{}));
+  EXPECT_TRUE(is_of_test(TestVerdict{}));
+  EXPECT_FALSE(is_of_test(Commit{}));
+  EXPECT_FALSE(is_of_test(Hello{}));
+}
+
 TEST(Frame, TheTypeIsTheAlternative) {
   EXPECT_EQ(type_of(Hello{}), FrameType::hello);
   EXPECT_EQ(type_of(Propose{}), FrameType::propose);
@@ -192,6 +340,9 @@ TEST(Frame, TheTypeIsTheAlternative) {
   EXPECT_EQ(type_of(Ready{}), FrameType::ready);
   EXPECT_EQ(type_of(Ack{}), FrameType::ack);
   EXPECT_EQ(type_of(Commit{}), FrameType::commit);
+  EXPECT_EQ(type_of(TestRequest{}), FrameType::test_request);
+  EXPECT_EQ(type_of(TestData{}), FrameType::test_data);
+  EXPECT_EQ(type_of(TestVerdict{}), FrameType::test_verdict);
 }
 
 TEST(Frame, EveryFlippedBitIsRefused) {
@@ -336,6 +487,28 @@ TEST(Frame, FieldsOutOfRangeAreRefusedThoughTheChecksumIsRight) {
   const ParsedHeader parsed = parse_frame_header(encode(unknown));
   ASSERT_EQ(parsed.fault, FrameFault::none);
   EXPECT_EQ(std::get<Refusal>(parsed.header).reason, RefusalReason::unspecified);
+}
+
+// With as many members and signatures as there can be, it is read back as it was; with one more it is not read.
+TEST(Frame, SignaturesOfRostersTravel) {
+  Commit commit = signed_commit(kMaximumMembers);
+  const HeaderBytes bytes = encode(commit);
+  EXPECT_LE(bytes.size(), kMaximumHeaderBytes);
+  const ParsedHeader parsed = parse_frame_header(bytes);
+  ASSERT_EQ(parsed.fault, FrameFault::none);
+  const Commit& read = std::get<Commit>(parsed.header);
+  EXPECT_EQ(read.consents, commit.consents);
+  EXPECT_EQ(read.seal, commit.seal);
+  EXPECT_EQ(read.proposal.instance, 77U);
+  commit.consents.push_back(consent_of(64));
+  EXPECT_EQ(fault_of(encode(commit)), FrameFault::bad_table);
+
+  Ack answer{.round = 1, .attempt = 1, .consent = consent_of(3)};
+  const ParsedHeader parsed_answer = parse_frame_header(encode(answer));
+  ASSERT_EQ(parsed_answer.fault, FrameFault::none);
+  EXPECT_EQ(std::get<Ack>(parsed_answer.header).consent, answer.consent);
+  answer.consent.reset();
+  EXPECT_FALSE(std::get<Ack>(parse_frame_header(encode(answer)).header).consent);
 }
 
 // Elements of eight bytes that lie across their alignment pass the verifier, and could not be read as they lie.

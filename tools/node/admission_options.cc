@@ -132,6 +132,9 @@ void add_admission_options(CLI::App& app, AdmissionSettings& settings) {
   add_duration(app, "--max-rtt", constants.minimum.round_trip, "The longest median round trip that it may say.");
   add_duration(app, "--clock-skew", settings.clock_skew,
                "Certificates count for so much longer, and begin so much earlier, because clocks differ.");
+  add_duration(
+      app, "--idle-timeout", constants.idle_timeout,
+      "A link over which nothing came for so long is given up. Nodes that live say something every second or so.");
   add_door_options(app, constants.door);
 }
 

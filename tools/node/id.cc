@@ -34,7 +34,7 @@ int main_of_id(int argc, char** argv) {
   std::string directory;
   add_text(command_line.app(), "--state-dir", directory, "DIR", "The node's state directory.")->required();
   if (const auto code = command_line.parse(argc, argv)) return *code;
-  if (auto made = make_state_directory(directory); !made) return command_line.fail(made.error());
+  if (auto made = make_directory("state-dir", directory); !made) return command_line.fail(made.error());
   const auto identity =
       transport::Identity::load_or_create((std::filesystem::path(directory) / kIdentityFile).string());
   if (!identity) return command_line.fail(identity.error());

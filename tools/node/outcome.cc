@@ -68,6 +68,11 @@ void Outcome::set_error(std::string message) {
   error_ = std::move(message);
 }
 
+void Outcome::set_refusals(std::vector<node::RefusalCount> refusals) {
+  const std::lock_guard lock(mutex_);
+  refusals_ = std::move(refusals);
+}
+
 ordered_json Outcome::document() const {
   const std::lock_guard lock(mutex_);
   ordered_json losses = ordered_json::array(), rounds = ordered_json::array();
@@ -100,6 +105,8 @@ ordered_json Outcome::document() const {
                            {"in_agreement", in_agreement_},
                            {"in_sync", in_sync_},
                            {"out_of_sync", out_of_sync_}};
+  document["refused"] = ordered_json::object();  // at the door, by reason
+  for (const node::RefusalCount& each : refusals_) document["refused"][each.reason] = each.count;
   if (!error_.empty()) document["error"] = error_;
   return document;
 }

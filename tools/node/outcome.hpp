@@ -19,6 +19,7 @@ class Outcome {
   void set_seconds(double seconds);
   void set_agreement(const GroupProgress& progress);
   void set_error(std::string message);
+  void set_refusals(std::vector<node::RefusalCount> refusals);
 
   // Numbers that do not exist (a loss before the first round) are null.
   [[nodiscard]] nlohmann::ordered_json document() const;
@@ -33,6 +34,7 @@ class Outcome {
   bool in_sync_ = true;
   double seconds_ = 0;
   std::vector<training::RoundLine> rounds_;
+  std::vector<node::RefusalCount> refusals_;
 };
 
 }  // namespace papilio::tools

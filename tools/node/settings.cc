@@ -92,16 +92,16 @@ Status validate_network(const NodeSettings& settings) {
 
 }  // namespace
 
-Status make_state_directory(const std::string& path) {
+Status make_directory(const char* key, const std::string& path) {
   if (path.empty()) return Done{};
   std::error_code failed;
   std::filesystem::create_directories(path, failed);
   if (failed) {
-    return wrong("state-dir", path, "cannot be created (" + failed.message() + "); name a directory that is yours");
+    return wrong(key, path, "cannot be created (" + failed.message() + "); name a directory that is yours");
   }
-  if (!std::filesystem::is_directory(path)) return wrong("state-dir", path, "is not a directory; name another path");
+  if (!std::filesystem::is_directory(path)) return wrong(key, path, "is not a directory; name another path");
   if (::access(path.c_str(), W_OK | X_OK) != 0) {
-    return wrong("state-dir", path,
+    return wrong(key, path,
                  std::string("cannot be written (") + std::strerror(errno) + "); name a directory that is yours");
   }
   return Done{};
@@ -157,6 +157,11 @@ void add_node_options(CommandLine& command_line, NodeSettings& settings) {
       app, "--state-dir", settings.state_dir, "DIR",
       "Directory for what outlives the process: the node's id, and whom it banned. Created where it is missing; one "
       "per node. Without it every start is a new peer, and bans end with the process.");
+  add_text(app, "--evidence-dir", settings.evidence_dir, "DIR",
+           "Directory for a signed report of every round, and for proof against others; papilio-verify reads both. "
+           "Created where it is missing. Without it nothing is kept.");
+  add_count(app, "--evidence-files", settings.evidence_files, 1, 1'000'000,
+            "Files that are kept there; the oldest go.");
 
   add_text(app, "--data", settings.data, "FILE",
            "The text to learn, taken byte by byte. Without it: the licences that Debian's base-files installs.");
@@ -221,7 +226,8 @@ Status validate(NodeSettings& settings) {
   if (auto checked = validate(settings.patience); !checked) return checked;
   if (auto checked = validate(settings.roster); !checked) return checked;
   if (settings.learning_rate <= 0) return usage_error("--learning-rate: '0' learns nothing; write it like 2e-3");
-  return make_state_directory(settings.state_dir);
+  if (auto made = make_directory("evidence-dir", settings.evidence_dir); !made) return made;
+  return make_directory("state-dir", settings.state_dir);
 }
 
 training::ModelSettings model_settings_of(const NodeSettings& settings) {
@@ -251,6 +257,8 @@ NodeConfig node_config_of(const NodeSettings& settings, Fingerprint fingerprint,
   config.group_size = static_cast<std::uint32_t>(settings.group_size);
   config.elements = elements;
   config.state_dir = settings.state_dir;
+  config.evidence_dir = settings.evidence_dir;
+  config.evidence_files = static_cast<std::uint32_t>(settings.evidence_files);
   config.target_batch = settings.target_batch;
   config.transport = settings.transport;
   config.congestion_control = settings.congestion_control;

@@ -27,6 +27,8 @@ struct NodeSettings {
   std::vector<std::string> peers;
   std::uint64_t group_size = 0;  // 0: this node and its peers
   std::string state_dir;
+  std::string evidence_dir;
+  std::uint64_t evidence_files = 1000;
 
   // What is learnt
   std::string data;  // empty: the licences of base-files
@@ -71,7 +73,7 @@ struct NodeSettings {
 inline constexpr const char* kIdentityFile = "identity.pem";
 
 // Creates it where it is missing; nothing where `path` is empty.
-Status make_state_directory(const std::string& path);
+Status make_directory(const char* key, const std::string& path);
 
 [[nodiscard]] ManualPage node_manual_page();
 
@@ -79,7 +81,7 @@ Status make_state_directory(const std::string& path);
 void add_node_options(CommandLine& command_line, NodeSettings& settings);
 
 // What the flags cannot check one by one. Fills in group_size and slot where they follow from the rest, and
-// admission_config. Creates state_dir. Errors name the key, the value and the remedy.
+// admission_config. Creates state_dir and evidence_dir. Errors name the key, the value and the remedy.
 Status validate(NodeSettings& settings);
 
 [[nodiscard]] training::ModelSettings model_settings_of(const NodeSettings& settings);

@@ -29,7 +29,7 @@ struct PeerVerdict {
   std::string address;
   CandidateResult result;
   core::Qualification figures;  // as the judge told them, certified or not
-  std::vector<std::string> reasons;
+  std::vector<std::string> reasons, hints;
   std::string file, file_problem;
   [[nodiscard]] bool has_figures() const { return result.failure.empty(); }
 };
@@ -68,6 +68,8 @@ class Runner final : private node::CandidateEvents {
 
   // All judges in turn: two at once would share the line, and neither would see it whole.
   Status test(const std::vector<transport::Address>& judges) {
+    io_->run_once(io_->now());  // what time it is
+    started_ = io_->now();
     reduce_gbs_ = measure_reduce_gbs();
     for (std::size_t i = 0; i < judges.size() && !stop_; ++i) {
       verdicts_.push_back(test(judges[i], options_.peers[i]));
@@ -92,7 +94,8 @@ class Runner final : private node::CandidateEvents {
   PeerVerdict test(const transport::Address& judge, const std::string& address);
   void keep(PeerVerdict& verdict) const;
   void tell(const PeerVerdict& verdict);
-  [[nodiscard]] std::vector<std::string> reasons() const;
+  // Of all judges, with the judge's name where there are several.
+  [[nodiscard]] std::vector<std::string> collect(std::vector<std::string> PeerVerdict::*field) const;
   template <typename Field>
   [[nodiscard]] std::uint64_t median_of(Field field) const;
 
@@ -127,11 +130,12 @@ PeerVerdict Runner::test(const transport::Address& judge, const std::string& add
   config.self = identity_.id();
   config.run_id = options_.line.run_id;
   config.flows = static_cast<std::uint16_t>(options_.flows);
-  config.duration = options_.duration;
+  io_->run_once(io_->now());
+  // What was measured before the first judge was asked is part of its time.
+  config.duration = options_.duration - (verdicts_.empty() ? io_->now() - started_ : Duration::zero());
   config.patience_in_queue = options_.patience_in_queue;
   node::Candidate candidate(*io_, config, this);
-  io_->run_once(io_->now());  // what time it is
-  started_ = io_->now();
+  if (!verdicts_.empty()) started_ = io_->now();
   candidate.start();
   while (!candidate.is_done()) {
     if (stop_) candidate.cancel("interrupted");
@@ -140,10 +144,11 @@ PeerVerdict Runner::test(const transport::Address& judge, const std::string& add
   }
   const TimePoint deadline = io_->now() + kClosePatience;
   while (!candidate.is_closed() && io_->now() < deadline + kClosePatience) candidate.turn(deadline);
-  PeerVerdict verdict{.address = address, .result = candidate.result(), .figures = {}, .reasons = {}};
+  PeerVerdict verdict{.address = address, .result = candidate.result(), .figures = {}, .reasons = {}, .hints = {}};
   if (verdict.has_figures()) {
     verdict.figures = figures_of(verdict.result.verdict);
     verdict.reasons = core::shortfalls(verdict.figures, options_.requirement, options_.margin);
+    verdict.hints = core::hints(verdict.figures);
     keep(verdict);
   }
   return verdict;
@@ -190,19 +195,20 @@ std::string Runner::failures() const {
   return all;
 }
 
-std::vector<std::string> Runner::reasons() const {
+std::vector<std::string> Runner::collect(std::vector<std::string> PeerVerdict::*field) const {
   std::vector<std::string> all;
   for (const PeerVerdict& each : verdicts_) {
-    for (const std::string& reason : each.reasons) {
-      all.push_back(verdicts_.size() > 1 ? each.address + ": " + reason : reason);
+    for (const std::string& text : each.*field) {
+      all.push_back(verdicts_.size() > 1 ? each.address + ": " + text : text);
     }
   }
   return all;
 }
 
 void Runner::tell_verdict() {
+  for (const std::string& hint : collect(&PeerVerdict::hints)) display_.say("  note: " + hint);
   display_.say(is_qualified() ? "QUALIFIED" : "NOT QUALIFIED");
-  for (const std::string& reason : reasons()) display_.say("  " + reason);
+  for (const std::string& reason : collect(&PeerVerdict::reasons)) display_.say("  " + reason);
 }
 
 // Of the judges that had a verdict; of an even number the lower of the two in the middle.
@@ -250,7 +256,8 @@ nlohmann::ordered_json Runner::to_json() const {
         {"segment_bytes", told.segment_bytes},
         {"seconds", to_seconds(each.result.took)},
         {"certified", each.result.certificate.has_value()},
-        {"reasons", each.reasons}});
+        {"reasons", each.reasons},
+        {"hints", each.hints}});
     if (each.result.certificate) peer["expires"] = core::to_text(each.result.certificate->expires);
     if (!each.file.empty()) peer["certificate"] = each.file;
     if (!told.note.empty()) peer["note"] = told.note;
@@ -268,7 +275,8 @@ nlohmann::ordered_json Runner::to_json() const {
           {"retransmits", retransmits},
           {"reduce_gbs", reduce_gbs_},
           {"reduce_is_own_word", true},
-          {"reasons", reasons()},
+          {"reasons", collect(&PeerVerdict::reasons)},
+          {"hints", collect(&PeerVerdict::hints)},
           {"id", to_hex(identity_.id(), 64)},
           {"run_id", options_.line.run_id},
           {"security", options_.line.security},

@@ -27,6 +27,16 @@ nlohmann::ordered_json to_json(const node::TestOutcome& outcome) {
   return entry;
 }
 
+void announce(const ServeOptions& options, const tools::CommandLine& line, const PeerId& id,
+              const transport::Address& address) {
+  std::fprintf(line.out(), "judge %s listens on %s%s\n", to_hex(id, 64).c_str(), address.to_string().c_str(),
+               options.line.is_encrypted() ? "" : " (security none: no certificates)");
+  if (options.line.state_dir.empty() && options.line.is_encrypted()) {
+    std::fprintf(line.out(), "this id is gone with this process: give --state-dir DIR to keep it\n");
+  }
+  std::fflush(line.out());
+}
+
 }  // namespace
 
 Status serve(const ServeOptions& options, const tools::CommandLine& line) {
@@ -49,14 +59,6 @@ Status serve(const ServeOptions& options, const tools::CommandLine& line) {
   config.wall_now = [] { return core::WallTime(std::chrono::seconds(wall_seconds())); };
   node::Judge judge(**io, std::move(config));
   if (auto started = judge.start(); !started) return started.error();
-  std::fprintf(line.out(), "judge %s listens on %s%s\n", to_hex(identity->id(), 64).c_str(),
-               judge.listen_address().to_string().c_str(),
-               options.line.is_encrypted() ? "" : " (security none: no certificates)");
-  if (options.line.state_dir.empty() && options.line.is_encrypted()) {
-    std::fprintf(line.out(), "this id is gone with this process: give --state-dir DIR to keep it\n");
-  }
-  std::fflush(line.out());
-
   std::atomic<bool> stop = false;
   nlohmann::ordered_json tests = nlohmann::ordered_json::array();
   std::uint64_t over = 0;
@@ -67,6 +69,7 @@ Status serve(const ServeOptions& options, const tools::CommandLine& line) {
           (*io)->wake();
         },
         [] { ::_exit(tools::kExitDone); });
+    announce(options, line, identity->id(), judge.listen_address());
     while (!stop && (options.most_tests == 0 || over < options.most_tests)) {
       judge.turn(kNever);
       for (const node::TestOutcome& outcome : judge.take_outcomes()) {
@@ -76,7 +79,7 @@ Status serve(const ServeOptions& options, const tools::CommandLine& line) {
     }
     judge.leave("the judge is being stopped");
     const TimePoint deadline = (*io)->now() + kLeavePatience;
-    while (!judge.is_closed() || (*io)->open_handles() > 0) {
+    while (!judge.is_closed()) {
       if ((*io)->now() >= deadline) judge.abort_all();
       judge.turn((*io)->now() + std::chrono::milliseconds(50));
     }

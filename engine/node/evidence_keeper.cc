@@ -1,0 +1,155 @@
+#include "engine/node/evidence_keeper.hpp"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "transport/socket.hpp"
+#include "transport/statement.hpp"
+
+namespace papilio::node {
+namespace {
+
+constexpr std::string_view kEndings[] = {".report", ".roster", ".proof"};
+constexpr const char* kDraftName = ".evidence.new";
+constexpr int kMostOfOneName = 10'000;
+
+bool is_evidence(const std::filesystem::path& path) {
+  const std::string ending = path.extension().string();
+  return std::find(std::begin(kEndings), std::end(kEndings), ending) != std::end(kEndings);
+}
+
+// The same name with a number before its ending; 1 is the name itself.
+std::string numbered(const std::string& name, int number) {
+  if (number == 1) return name;
+  const std::filesystem::path path(name);
+  return path.stem().string() + "-" + std::to_string(number) + path.extension().string();
+}
+
+Error failed(const std::string& path) {
+  return runtime_error("'" + path + "' cannot be written (" + std::strerror(errno) +
+                       "): see to the disk's room and to who owns the directory");
+}
+
+}  // namespace
+
+Status EvidenceKeeper::check_directory(const std::string& path) {
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(path, ignored)) {
+    return usage_error("evidence-dir: '" + path + "' is not a directory; create it, or name another");
+  }
+  if (::access(path.c_str(), W_OK | X_OK) == 0) return Done{};
+  return usage_error("evidence-dir: '" + path + "' cannot be written (" + std::strerror(errno) +
+                     "); name a directory that is yours");
+}
+
+EvidenceKeeper::EvidenceKeeper(std::string directory, std::size_t most, transport::Identity signer)
+    : directory_(std::move(directory)), most_(most), signer_(std::move(signer)) {
+  thread_ = std::thread([this] { run(); });
+}
+
+EvidenceKeeper::~EvidenceKeeper() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_one();
+  thread_.join();
+}
+
+void EvidenceKeeper::save(std::string name, std::string_view domain, std::vector<std::byte> body) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (waiting_.size() == kMostWaiting) {
+      waiting_.pop_front();
+      lost_ += 1;
+    }
+    waiting_.push_back({std::move(name), std::string(domain), std::move(body)});
+  }
+  changed_.notify_one();
+}
+
+void EvidenceKeeper::run() {
+  pthread_setname_np(pthread_self(), "papilio-proof");
+  find_files();
+  for (;;) {
+    std::deque<Waiting> batch;
+    std::size_t lost = 0;
+    bool last = false;
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return stop_ || !waiting_.empty(); });
+      batch = std::exchange(waiting_, {});
+      lost = std::exchange(lost_, 0);
+      last = stop_;
+    }
+    if (lost > 0) spdlog::warn("'{}' takes too long: {} statements were not kept", directory_, lost);
+    for (const Waiting& each : batch) note(write(each));
+    remove_oldest();
+    if (last) return;
+  }
+}
+
+void EvidenceKeeper::find_files() {
+  std::vector<std::pair<std::filesystem::file_time_type, std::string>> found;
+  std::error_code ended;
+  for (std::filesystem::directory_iterator each(directory_, ended), end; !ended && each != end; each.increment(ended)) {
+    std::error_code ignored;
+    if (is_evidence(each->path())) found.emplace_back(each->last_write_time(ignored), each->path().filename().string());
+  }
+  std::sort(found.begin(), found.end());
+  for (auto& [when, name] : found) files_.push_back(std::move(name));
+}
+
+Status EvidenceKeeper::write(const Waiting& waiting) {
+  const std::vector<std::byte> bytes =
+      transport::encode(transport::make_statement(signer_, waiting.domain, waiting.body));
+  const std::filesystem::path folder(directory_);
+  const std::string draft = (folder / kDraftName).string();
+  ::unlink(draft.c_str());  // of a life that was cut short
+  const transport::Descriptor file(::open(draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+  if (!file.valid() || ::write(file.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()) ||
+      ::fsync(file.get()) != 0) {
+    const Error error = failed((folder / waiting.name).string());
+    if (file.valid()) ::unlink(draft.c_str());
+    return error;
+  }
+  Status status = Done{};
+  for (int number = 1; number <= kMostOfOneName; ++number) {
+    const std::string name = numbered(waiting.name, number);
+    if (::link(draft.c_str(), (folder / name).c_str()) == 0) {
+      files_.push_back(name);
+      break;
+    }
+    if (errno == EEXIST && number < kMostOfOneName) continue;  // of the same round in another life
+    status = failed((folder / name).string());
+    break;
+  }
+  ::unlink(draft.c_str());
+  return status;
+}
+
+void EvidenceKeeper::remove_oldest() {
+  while (files_.size() > most_) {
+    ::unlink((std::filesystem::path(directory_) / files_.front()).c_str());
+    files_.pop_front();
+  }
+}
+
+void EvidenceKeeper::note(const Status& status) {
+  if (!status && !is_failing_) {
+    spdlog::error("evidence of rounds is not kept for now: {}", status.error().message);
+  } else if (status && is_failing_) {
+    spdlog::info("'{}': evidence of rounds is kept again", directory_);
+  }
+  is_failing_ = !status;
+}
+
+}  // namespace papilio::node
