@@ -303,7 +303,7 @@ class NodeTest(BadInput):
             self.assertEqual(node.exit_code(), DONE, node.text())
             self.assertNotIn(" lost: ", node.text())
         # A few of them by name, all others in a count: within the interval, or when the node leaves.
-        about = [line for line in one.lines if re.search("hello|not the Papilio protocol|not the protocol", line)]
+        about = [line for line in one.lines if re.search("hello|not the protocol|not secure", line)]
         counted = sum(int(found.group(1)) for line in about if (found := re.search(" ([0-9]+) more connections", line)))
         by_name = sum(1 for line in about if "connection closed: " in line)
         self.assertEqual(counted + by_name, 200 + 1 + 50 + 2, one.text())
