@@ -233,7 +233,8 @@ void RoundDriver::begin(const RoundSpec& spec, std::span<float> gradient, double
   if (borrow_ == Borrow::automatic) {
     borrow_ = gradient.size_bytes() >= config_.borrow_from_bytes ? Borrow::everything : Borrow::nothing;
   }
-  if (device_ != nullptr) borrow_ = Borrow::nothing;  // pages that a driver has made are not for pipes
+  if (device_ != nullptr) borrow_ = Borrow::nothing;        // pages that a driver has made are not for pipes
+  if (mesh_.config().is_secure) borrow_ = Borrow::nothing;  // what leaves is ciphertext
   borrow_averages_ = any_local && borrow_ == Borrow::everything;
   config.averages_first =
       config_.order == core::RoundOrder::averages_first || (config_.order == core::RoundOrder::automatic && any_local);
