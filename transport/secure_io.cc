@@ -20,6 +20,9 @@ namespace {
 constexpr std::size_t kPieceBytes = 4 * kTlsRecordBytes;
 // What encryption adds to a full record: header, content type and tag, rounded up.
 constexpr std::size_t kRecordOverhead = 32;
+// Ciphertext that may come without plaintext in it. Frames of 128 bytes are the smallest; changes of keys, which cost
+// more than they weigh, come every gigabytes.
+constexpr std::uint64_t kMostOverhead = std::uint64_t{128} << 10U;
 
 class SecureIo;
 
@@ -82,8 +85,9 @@ class SecureStream final : public Stream, private StreamEvents {
 
   std::vector<std::byte> input_;  // ciphertext that came in
   bool input_asked_ = false;
-  std::size_t handshake_bytes_ = 0;  // that came in before the handshake was done
-  std::vector<std::byte> sending_;   // ciphertext on its way out
+  std::size_t handshake_bytes_ = 0;   // that came in before the handshake was done
+  std::uint64_t received_bytes_ = 0;  // and since
+  std::vector<std::byte> sending_;    // ciphertext on its way out
   bool sending_now_ = false;
 
   std::array<ReadBuffer, kMaximumBuffersPerOperation> read_buffers_;
@@ -217,7 +221,12 @@ void SecureStream::on_connected(Stream&) {
 void SecureStream::on_read(Stream&, std::size_t bytes) {
   input_asked_ = false;
   tls_.give_input(std::span<const std::byte>(input_).first(bytes));
-  if (!tls_.is_established()) {
+  if (tls_.is_established()) {
+    received_bytes_ += bytes;
+    if (received_bytes_ > kMostOverhead + 4 * plain_received_) {
+      return fail({.code = IoCode::not_secure, .detail = "many records with next to nothing in them"});
+    }
+  } else {
     handshake_bytes_ += bytes;
     if (handshake_bytes_ == bytes && !looks_like_tls({input_.data(), bytes})) return refuse_plain();
   }
@@ -257,7 +266,8 @@ void SecureStream::work() {
 void SecureStream::shake_hands() {
   const TlsOutcome outcome = tls_.shake_hands();
   send_output();
-  if (outcome == TlsOutcome::failed || outcome == TlsOutcome::ended) return fail_by_tls();
+  if (outcome == TlsOutcome::ended) return fail({.code = IoCode::not_secure, .detail = "it ended the TLS handshake"});
+  if (outcome == TlsOutcome::failed) return fail_by_tls();
   if (outcome == TlsOutcome::wants_input) {
     if (handshake_bytes_ >= io_.options().handshake_bytes) {
       return fail({.code = IoCode::not_secure, .detail = "too many bytes before it has proved who it is"});
@@ -339,7 +349,10 @@ void SecureStream::send_output() {
 void SecureStream::ask_for_input() {
   if (input_asked_ || !connected_) return;
   PAPILIO_ASSERT_VALUES(tls_.input_left() == 0, tls_.input_left(), 0);
-  const std::size_t room = tls_.is_established() ? kPieceBytes + 8 * kRecordOverhead : io_.options().handshake_bytes;
+  // A stranger is not worth much memory, not even when it has proved a key: until something came from it.
+  const std::size_t room = plain_received_ > 0     ? kPieceBytes + 8 * kRecordOverhead
+                           : tls_.is_established() ? kTlsRecordBytes
+                                                   : io_.options().handshake_bytes - handshake_bytes_;
   if (input_.size() != room) input_.resize(room);
   input_asked_ = true;
   const ReadBuffer buffer(input_);

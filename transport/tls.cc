@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <limits>
 
 #include "engine/base/assert.hpp"
 
@@ -216,13 +215,13 @@ TlsOutcome TlsSession::write(std::span<const std::byte> plaintext) {
   ERR_clear_error();
   while (!plaintext.empty()) {
     if (records_ >= records_per_key_) {
-      if (SSL_key_update(session_.get(), SSL_KEY_UPDATE_NOT_REQUESTED) != 1) return outcome_of(0);
+      if (SSL_key_update(session_.get(), SSL_KEY_UPDATE_NOT_REQUESTED) != 1) return fail_to_write(0);
       records_ = 0;
     }
     std::size_t bytes = 0;
     const int result =
         SSL_write_ex(session_.get(), plaintext.data(), std::min(plaintext.size(), kTlsRecordBytes), &bytes);
-    if (result != 1) return outcome_of(result);
+    if (result != 1) return fail_to_write(result);
     plaintext = plaintext.subspan(bytes);
     records_ += 1;
   }
@@ -242,6 +241,15 @@ TlsOutcome TlsSession::outcome_of(int result) {
     case SSL_ERROR_ZERO_RETURN: return TlsOutcome::ended;
     default: note_failure(); return TlsOutcome::failed;
   }
+}
+
+// OpenSSL writes nothing while it has the beginning of a handshake message and waits for the rest. No node sends one in
+// two records; who does would keep this one waiting for ever.
+TlsOutcome TlsSession::fail_to_write(int result) {
+  if (outcome_of(result) == TlsOutcome::failed) return TlsOutcome::failed;
+  failed_ = true;
+  failure_ = "it left a handshake message unfinished";
+  return TlsOutcome::failed;
 }
 
 void TlsSession::note_failure() {

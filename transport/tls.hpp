@@ -70,7 +70,7 @@ class TlsSession {
   TlsOutcome read(std::span<std::byte> into, std::size_t& bytes);
   // Plaintext is at hand without further input.
   [[nodiscard]] bool has_plaintext() const;
-  // Only when established. Encrypts all of it and appends it to output().
+  // Only when established. Encrypts all of it and appends it to output(): done, or failed.
   TlsOutcome write(std::span<const std::byte> plaintext);
   // No more will be sent: appends the last record to output().
   void end();
@@ -93,6 +93,7 @@ class TlsSession {
 
   static int check_certificate(x509_store_ctx_st* store, void*);
   TlsOutcome outcome_of(int result);
+  TlsOutcome fail_to_write(int result);
   void note_failure();
 
   std::unique_ptr<ssl_st, Free> session_;

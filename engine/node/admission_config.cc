@@ -21,8 +21,9 @@ Status check_unproven(const AdmissionConfig& config) {
 Status check(const AdmissionConfig& config) {
   if (auto checked = core::check(config.door); !checked) return usage_error("door-" + checked.error().message);
   if (auto checked = check_unproven(config); !checked) return checked;
-  if (config.idle_timeout < std::chrono::seconds(10) || config.idle_timeout > std::chrono::hours(24)) {
-    return usage_error("idle-timeout: '" + format_duration(config.idle_timeout) + "' is not a time from 10s to 24h");
+  // Not below the time for which a node may leave a peer's shards unread.
+  if (config.idle_timeout < std::chrono::seconds(150) || config.idle_timeout > std::chrono::hours(24)) {
+    return usage_error("idle-timeout: '" + format_duration(config.idle_timeout) + "' is not a time from 150s to 24h");
   }
   if (config.judges.empty() && config.judges_needed != AdmissionConfig().judges_needed) {
     return usage_error("judges-needed: '" + std::to_string(config.judges_needed) +

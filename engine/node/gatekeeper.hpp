@@ -28,8 +28,8 @@ class Gatekeeper {
   // `state_dir` may be empty.
   Gatekeeper(const AdmissionConfig& config, const PeerId& self, const std::string& run_id, std::string state_dir);
 
-  // What this node says of its line where its owner says nothing: the weakest figure of its certificates, so that no
-  // judge's word is less. 0 without certificates.
+  // What this node says of its line where its owner says nothing: 90% of the weakest figure of its certificates, so
+  // that no judge's word is less, nor that of the certificate that comes after it. 0 without certificates.
   [[nodiscard]] std::uint64_t own_rate_bytes_per_s() const;
   // To be shown to others; looked up anew now and then. What is wrong with files is logged, once.
   const std::vector<std::vector<std::byte>>& own_certificates(TimePoint now, core::WallTime wall);

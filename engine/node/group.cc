@@ -204,6 +204,7 @@ std::optional<std::string> Group::handle_control(TimePoint now, Peer& peer, cons
 }
 
 void Group::handle_progress(TimePoint now, Peer& peer, const transport::Progress& wire) {
+  if (peer.role == transport::WireRole::validator) return;  // whoever is in no round has no say in when they begin
   ProgressReport report{.epoch = wire.epoch, .samples = wire.samples, .total_samples = wire.total_samples, .model = {}};
   if (wire.digest_epoch != ~std::uint64_t{0}) report.model = ModelDigest{wire.digest_epoch, wire.model_digest};
   const ReportVerdict verdict = progress_.handle_report(now, peer.id, report);

@@ -205,7 +205,10 @@ bool Mesh::is_local_host(const transport::Address& address) const {
 // The peer there dialled this node first.
 bool Mesh::is_linked_to(const transport::Address& address) const {
   const std::string text = address.to_string();
-  return std::any_of(peers_.begin(), peers_.end(), [&](const auto& peer) { return peer->listen == text; });
+  // Of the peer's own host: what it says of others' addresses would keep this node from dialling them.
+  const auto host_of = [](const std::string& where) { return where.substr(0, where.rfind(':')); };
+  return std::any_of(peers_.begin(), peers_.end(),
+                     [&](const auto& peer) { return peer->listen == text && host_of(peer->address) == host_of(text); });
 }
 
 void Mesh::dial_now(Dial& dial) {
@@ -322,6 +325,12 @@ void Mesh::close_displaced(core::Visit visit) {
 void Mesh::on_flow_connected(Flow& flow) {
   Connection& connection = connection_of(flow);
   if (connection.stage != Stage::connecting) return;
+  if (const transport::PublicKey* const key = flow.peer_key(); config_.is_secure && key != nullptr) {
+    // Whom this node wants nothing to do with is not told of its run either.
+    const PeerId peer = transport::peer_id_of(*key);
+    const auto objection = peer != config_.self ? events_.objection_to_peer(peer) : std::nullopt;
+    if (objection) return turn_from(connection, peer, *objection);
+  }
   connection.stage = Stage::awaiting_hello;
   flow.send_control(connection.hello);
 }
@@ -381,9 +390,6 @@ std::optional<Refusal> Mesh::objection_to_id(const Connection& connection, const
 
 std::optional<Refusal> Mesh::objection_to(Connection& connection, const Hello& hello) {
   if (auto objection = objection_to_id(connection, hello)) return objection;
-  Welcome welcome = events_.judge_hello(hello);
-  if (welcome.objection) return welcome.objection;
-  connection.welcome_until = welcome.lasts ? saturating_add(io_.now(), *welcome.lasts) : kNever;
   if (hello.run_id != config_.run_id) {
     return Refusal{RefusalReason::wrong_run, "this run is '" + config_.run_id + "', yours is '" + hello.run_id + "'"};
   }
@@ -393,7 +399,9 @@ std::optional<Refusal> Mesh::objection_to(Connection& connection, const Hello& h
                                                    " there): compare model and its sizes, seed, "
                                                    "target-batch, learning-rate, warmup-steps, data's characters"};
   }
-  return std::nullopt;
+  const Welcome welcome = events_.judge_hello(hello);  // last: signatures cost more than comparisons
+  connection.welcome_until = welcome.lasts ? saturating_add(io_.now(), *welcome.lasts) : kNever;
+  return welcome.objection;
 }
 
 void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
@@ -401,7 +409,7 @@ void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
   if (const auto objection = objection_to(connection, hello)) {
     if (may_say(to_string(objection->reason))) {
       spdlog::warn("{} ({}): refused ({}): {}", connection.address, to_hex(hello.peer), to_string(objection->reason),
-                   objection->detail);
+                   printable(objection->detail));
     }
     return refuse(connection, *objection);
   }
@@ -428,15 +436,7 @@ void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
 }
 
 void Mesh::handle_hello_of_acceptor(Connection& connection, const Hello& hello) {
-  if (const auto objection = objection_to(connection, hello)) {
-    count_refusal(objection->reason);
-    if (objection->reason == RefusalReason::banned) {
-      handle_ban(connection, connection.address + " (" + to_hex(hello.peer) + ") is banned here " + objection->detail);
-    } else if (hello.peer != config_.self) {
-      spdlog::warn("{}: not joined ({}): {}", connection.address, to_string(objection->reason), objection->detail);
-    }
-    return handle_refusal(connection, *objection);
-  }
+  if (const auto objection = objection_to(connection, hello)) return turn_from(connection, hello.peer, *objection);
   if (connection.dial != nullptr) connection.dial->answered = true;
   if (connection.hello.flow > 0) {
     Peer* const peer = connection.peer;
@@ -461,6 +461,21 @@ void Mesh::handle_hello_of_acceptor(Connection& connection, const Hello& hello) 
   Peer& peer = establish(connection);
   dial_further_flows(peer, address);
   events_.on_peer_joined(peer);
+}
+
+// It answered where this node dialled, and this node does not want it.
+void Mesh::turn_from(Connection& connection, const PeerId& peer, const Refusal& objection) {
+  count_refusal(objection.reason);
+  if (objection.reason == RefusalReason::banned) {
+    handle_ban(connection, connection.address + " (" + to_hex(peer) + ") is banned here " + objection.detail);
+  } else if (lasts_for_a_while(objection.reason)) {
+    handle_ban(connection,
+               connection.address + " (" + to_hex(peer) + ") is not wanted here: " + printable(objection.detail));
+  } else if (peer != config_.self) {
+    spdlog::warn("{}: not joined ({}): {}", connection.address, to_string(objection.reason),
+                 printable(objection.detail));
+  }
+  handle_refusal(connection, objection);
 }
 
 void Mesh::handle_ready(Connection& connection) {
@@ -511,7 +526,8 @@ void Mesh::handle_refusal(Connection& connection, const Refusal& refusal) {
     if (is_linked) connection.dial->wait = config_.redial_linked;
     if (final) {
       connection.dial->given_up = true;
-      events_.on_refused(connection.dial->address, std::string(to_string(refusal.reason)) + ": " + refusal.detail);
+      events_.on_refused(connection.dial->address,
+                         std::string(to_string(refusal.reason)) + ": " + printable(refusal.detail));
     }
   }
   close_quietly(connection);
@@ -644,7 +660,7 @@ void Mesh::on_flow_failed(Flow& flow, const transport::FlowFailure& failure) {
     return violate(connection, failure.to_string(), PeerLeft::damaged);
   }
   if (connection.stage == Stage::established) return lose_flow(connection, failure.to_string());
-  if (failure.io.code == transport::IoCode::not_secure) {
+  if (failure.io.code == transport::IoCode::not_secure || failure.io.code == transport::IoCode::damaged) {
     counters_.not_secure += 1;
     if (may_say("not secure")) spdlog::warn("{}: connection closed: {}", connection.address, failure.to_string());
     connection.stage = Stage::closing;
@@ -664,7 +680,7 @@ void Mesh::on_flow_failed(Flow& flow, const transport::FlowFailure& failure) {
 void Mesh::handle_goodbye(Connection& goodbye, const std::string& reason) {
   Peer& peer = *goodbye.peer;
   peer.leaving = true;
-  peer.goodbye = reason;
+  peer.goodbye = printable(reason);
   for (Connection& connection : connections_) {
     if (connection.peer != &peer || connection.stage != Stage::established) continue;
     connection.deadline = saturating_add(io_.now(), std::chrono::seconds(1));

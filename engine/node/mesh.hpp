@@ -254,6 +254,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
 
   void handle_hello_of_dialler(Connection& connection, const transport::Hello& hello);
   void handle_hello_of_acceptor(Connection& connection, const transport::Hello& hello);
+  void turn_from(Connection& connection, const PeerId& peer, const transport::Refusal& objection);
   void handle_ready(Connection& connection);
   void handle_refusal(Connection& connection, const transport::Refusal& refusal);
   void handle_ban(Connection& connection, const std::string& what);

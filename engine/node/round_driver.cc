@@ -774,10 +774,16 @@ bool RoundDriver::handle_control(Peer& peer, const transport::Header& header) {
 // pulses are said again.
 bool RoundDriver::keep_for_later(Peer& peer, const transport::Header& header) {
   constexpr std::size_t kMostPerPeer = std::size_t{4} * kMaximumMembers;
+  constexpr std::size_t kMost = std::size_t{4} * kMostPerPeer;  // of a group of 64 that has begun before this node
+  constexpr std::size_t kMostWords = 512;                       // two bits of 32,768 chunks
   if (std::holds_alternative<transport::Pulse>(header) || std::holds_alternative<transport::Holdings>(header))
     return true;
   const auto kept = std::count_if(early_.begin(), early_.end(), [&](const auto& each) { return each.peer == &peer; });
-  if (static_cast<std::size_t>(kept) < kMostPerPeer) early_.push_back({.peer = &peer, .header = header});
+  const auto* const wanted = std::get_if<transport::Wanted>(&header);
+  const std::size_t words = wanted != nullptr ? wanted->contributions.size() + wanted->averages.size() : 0;
+  if (static_cast<std::size_t>(kept) < kMostPerPeer && early_.size() < kMost && words <= kMostWords) {
+    early_.push_back({.peer = &peer, .header = header});
+  }
   return true;
 }
 

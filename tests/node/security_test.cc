@@ -275,6 +275,29 @@ TEST_F(SecurityTest, OnlyARightCertificateLetsIn) {
   EXPECT_EQ(node.engine->mesh().peers().size(), 1U);
 }
 
+TEST_F(SecurityTest, WhoCallsItselfAValidatorNeedsACertificateLikeEverybody) {
+  Host& node = add_host();
+  Host& peer = add_host();
+  node.admission.judges = {judge().id()};
+  peer.config.role = transport::WireRole::validator;
+  start(node);
+  start(peer, node.number);
+  ASSERT_TRUE(run_until([&] { return !peer.told().empty(); }));
+  EXPECT_NE(peer.told().find("no-certificate"), std::string::npos) << peer.told();
+}
+
+TEST_F(SecurityTest, WhomADiallerDoesNotWantIsNotToldOfTheRun) {
+  Host& unwanted = add_host();
+  Host& node = add_host();
+  node.admission.denied = {unwanted.identity.id()};
+  start(unwanted);
+  start(node, unwanted.number);
+  ASSERT_TRUE(run_until([&] { return !node.told().empty(); }));
+  EXPECT_NE(node.told().find("deny list"), std::string::npos) << node.told();
+  EXPECT_EQ(unwanted.engine->mesh().counters().refused, 0U);
+  EXPECT_EQ(unwanted.joined, 0);
+}
+
 TEST_F(SecurityTest, NobodySaysMoreOfItsLineThanItsJudge) {
   Host& node = add_host();
   node.admission.judges = {judge().id()};
