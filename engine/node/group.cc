@@ -273,6 +273,14 @@ std::optional<std::string> Group::handle_commit(TimePoint now, Peer& peer, const
   return judge(now, peer, "commit", verdict);
 }
 
+std::optional<DoubleCommit> Group::poll_double_commit() {
+  while (auto proof = seals_.poll_double_commit()) {
+    const bool is_ours = seals_.names_own(proof->first.commit) || seals_.names_own(proof->second.commit);
+    if (is_ours || engine_.mesh().find(proof->first.commit.proposal.ballot.proposer) != nullptr) return proof;
+  }
+  return std::nullopt;
+}
+
 // Others pass it on as well: told once.
 void Group::note_left_out(const SignedCommit& told) {
   const core::Proposal& proposal = told.commit.proposal;

@@ -125,7 +125,10 @@ class LoopNode final : public Node, private node::EngineEvents {
         state_directory_(std::move(kept.directory)) {
     exchange_.progress.members = 1;
     conduct_.load(wall_now(), kept.records);
-    for (const core::ConductRecord& record : kept.records) banned_.push_back(record.peer);
+    std::vector<core::ConductRecord> oldest_first = kept.records;
+    std::sort(oldest_first.begin(), oldest_first.end(),
+              [](const auto& one, const auto& other) { return one.banned_since < other.banned_since; });
+    for (const core::ConductRecord& record : oldest_first) banned_.push_back(record.peer);
     tell_bans();
     if (kept.store) keeper_.emplace(std::move(*kept.store), kept.records, *io_);
     write_down();
@@ -434,6 +437,7 @@ class LoopNode final : public Node, private node::EngineEvents {
     if (judgement.kind == core::Judgement::Kind::ban) {
       spdlog::warn("{} banned until {} ({}: {})", who, core::to_text(judgement.until), to_string(offence), evidence);
       to_drop_.push_back(peer);
+      std::erase(banned_, peer);
       banned_.push_back(peer);
       tell_bans();
     } else if (judgement.kind == core::Judgement::Kind::strike) {
@@ -496,8 +500,6 @@ class LoopNode final : public Node, private node::EngineEvents {
   // To the group: bans that are over count no longer.
   void tell_bans() {
     std::erase_if(banned_, [&](const PeerId& peer) { return !conduct_.is_banned(wall_now(), peer); });
-    std::sort(banned_.begin(), banned_.end());
-    banned_.erase(std::unique(banned_.begin(), banned_.end()), banned_.end());
     group_.handle_bans(banned_);
   }
 
@@ -534,7 +536,7 @@ class LoopNode final : public Node, private node::EngineEvents {
     judge_rosters();
   }
 
-  // What signatures prove against proposers, linked here or not.
+  // What signatures prove against proposers.
   void judge_rosters() {
     while (const auto proof = group_.poll_double_commit()) {
       const core::Proposal& proposal = proof->first.commit.proposal;
@@ -610,7 +612,7 @@ class LoopNode final : public Node, private node::EngineEvents {
   node::Gatekeeper gatekeeper_;
   core::Conduct conduct_;
   std::vector<PeerId> to_drop_;  // banned in this turn
-  std::vector<PeerId> banned_;   // by this node
+  std::vector<PeerId> banned_;   // by this node, each once, the latest last
   std::optional<node::StateDirectory> state_directory_;
   std::optional<node::BanKeeper> keeper_;
   std::optional<node::EvidenceKeeper> evidence_;

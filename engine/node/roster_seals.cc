@@ -84,16 +84,18 @@ const SignedCommit* RosterSeals::find(const core::Commit& commit) const {
   return found == held_.end() ? nullptr : &*found;
 }
 
-// Those that name this node hold its own signature, so nobody can make up any number of them.
-bool RosterSeals::is_foreign(const SignedCommit& commit) const {
-  const transport::PublicKey& own = identity_->public_key();
-  return std::none_of(commit.consents.begin(), commit.consents.end(),
-                      [&](const transport::Consent& each) { return each.key == own; });
+bool RosterSeals::names_own(const core::Commit& commit) const {
+  const auto& members = commit.proposal.members;
+  for (MemberIndex member = 0; member < members.size(); ++member) {
+    if (members[member].peer == identity_->id()) return (commit.mask & coverage_of(member)) != 0;
+  }
+  return false;
 }
 
+// Those that name this node hold its own signature, so nobody can make up any number of them.
 void RosterSeals::keep(const SignedCommit& commit) {
-  if (is_foreign(commit)) {
-    const auto foreign = [&](const SignedCommit& each) { return is_foreign(each); };
+  if (!names_own(commit.commit)) {
+    const auto foreign = [&](const SignedCommit& each) { return !names_own(each.commit); };
     if (std::count_if(held_.begin(), held_.end(), foreign) >= static_cast<std::ptrdiff_t>(kMostForeign)) {
       held_.erase(std::find_if(held_.begin(), held_.end(), foreign));
     }

@@ -54,6 +54,8 @@ class RosterSeals {
   };
   // `is_news`: the core would look further at it.
   Look look(const PeerId& from, const SignedCommit& told, bool is_news);
+  // Whether it names this node; one that holds has its own consent, then.
+  [[nodiscard]] bool names_own(const core::Commit& commit) const;
   // With its signatures: one of this node's own proposals, or one that was found to hold. Nothing for others.
   [[nodiscard]] const SignedCommit* seal(const core::Commit& commit);
   // Proposers that contradicted themselves, each once per round.
@@ -70,7 +72,6 @@ class RosterSeals {
 
   [[nodiscard]] const SignedCommit* find(const core::Commit& commit) const;
   void keep(const SignedCommit& commit);
-  [[nodiscard]] bool is_foreign(const SignedCommit& commit) const;
 
   const transport::Identity* identity_;
   RunName run_;

@@ -75,7 +75,8 @@ std::optional<std::string> objection_to(const RunName& run, const core::Proposal
   return objection_to_consent(consent_bytes(run, proposal), member, consent);
 }
 
-std::optional<std::string> objection_to(const RunName& run, const SignedCommit& told, const SignedCommit* held) {
+std::optional<std::string> objection_to(const RunName& run, const SignedCommit& told, const SignedCommit* held,
+                                        std::span<const PeerId> first) {
   const core::Commit& commit = told.commit;
   PAPILIO_ASSERT(core::judge(commit) == core::RosterVerdict::accepted);
   if (told.consents.empty()) return "it is not signed";
@@ -100,13 +101,19 @@ std::optional<std::string> objection_to(const RunName& run, const SignedCommit& 
   if (!seal_is_known && !transport::verify(*proposer_key, kCommitDomain, commit_bytes(bytes, commit.mask), told.seal)) {
     return "its proposer's signature does not hold";
   }
-  next = 0;
-  for (MemberIndex member = 0; member < commit.proposal.members.size(); ++member) {
-    if ((commit.mask & coverage_of(member)) == 0) continue;
-    const std::size_t at = next++;
-    if (held != nullptr && held->consents[at] == told.consents[at]) continue;
-    auto objection = objection_to_consent(bytes, commit.proposal.members[member].peer, told.consents[at]);
-    if (objection) return objection;
+  const auto comes_first = [&](const PeerId& member) {
+    return member == commit.proposal.ballot.proposer || std::find(first.begin(), first.end(), member) != first.end();
+  };
+  for (const bool is_first_pass : {true, false}) {
+    next = 0;
+    for (MemberIndex member = 0; member < commit.proposal.members.size(); ++member) {
+      if ((commit.mask & coverage_of(member)) == 0) continue;
+      const std::size_t at = next++;
+      const PeerId& peer = commit.proposal.members[member].peer;
+      if (comes_first(peer) != is_first_pass) continue;
+      if (held != nullptr && held->consents[at] == told.consents[at]) continue;
+      if (auto objection = objection_to_consent(bytes, peer, told.consents[at])) return objection;
+    }
   }
   return std::nullopt;
 }

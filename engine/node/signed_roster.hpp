@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -51,9 +52,11 @@ struct SignedCommit {
 [[nodiscard]] std::optional<std::string> objection_to(const RunName& run, const core::Proposal& proposal,
                                                       const PeerId& member, const transport::Consent& consent);
 // The same of all of a commit, whose form core::judge accepts. `held`: the same commit as it was found good before, or
-// null; what is equal to it is not looked at again.
+// null; what is equal to it is not looked at again. It stops at the first thing that is wrong; right after the proposer's
+// signatures, those of `first` are looked at.
 [[nodiscard]] std::optional<std::string> objection_to(const RunName& run, const SignedCommit& commit,
-                                                      const SignedCommit* held = nullptr);
+                                                      const SignedCommit* held = nullptr,
+                                                      std::span<const PeerId> first = {});
 
 // Whether these are two words of one proposer, in one life, about the same attempt: no correct one gives two. Their
 // signatures are looked at elsewhere.

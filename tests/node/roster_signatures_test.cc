@@ -69,6 +69,7 @@ class Host final : public EngineEvents {
     if (const auto* ack = std::get_if<transport::Ack>(&header)) acks.push_back(*ack);
     if (const auto* propose = std::get_if<transport::Propose>(&header)) proposals.push_back(*propose);
     if (const auto* commit = std::get_if<transport::Commit>(&header)) commits.push_back(*commit);
+    if (const auto* progress = std::get_if<transport::Progress>(&header)) told_bans = progress->banned;
     if (is_liar && !std::holds_alternative<transport::Progress>(header)) return;
     if (const auto evidence = group_->handle_control(io_->now(), peer, header)) {
       violations.push_back(to_hex(peer.id) + " " + *evidence);
@@ -119,6 +120,7 @@ class Host final : public EngineEvents {
   std::vector<transport::Ack> acks;
   std::vector<transport::Propose> proposals;
   std::vector<transport::Commit> commits;
+  std::vector<PeerId> told_bans;  // by whoever spoke last
   std::vector<RoundReport> reports;
   std::vector<RoundRecord> records;
   std::vector<RoundSpec> specs;
@@ -416,6 +418,38 @@ TEST_F(LyingProposer, TwoCommitsOfOneProposalAreProof) {
     EXPECT_EQ(objection_to(*read), std::nullopt);
     EXPECT_TRUE(world_[number].violations.empty()) << world_[number].violations[0];  // who passes on is no liar
   }
+}
+
+// Whoever was let in could make up keys, and two commits for each.
+TEST_F(LyingProposer, MadeUpProposersAreNotJudged) {
+  const transport::Identity& made_up = identity_of(kHosts + 1);
+  for (const std::uint32_t timeout_ms : {10'000U, 10'001U}) {
+    transport::Propose proposal = proposal_;
+    proposal.proposer = made_up.id();
+    proposal.members = {{.peer = made_up.id()}};
+    proposal.timeout_ms = timeout_ms;
+    const core::Commit commit{core_of(proposal), 1};
+    world_[kLiar].tell(1, transport::Commit{.proposal = proposal,
+                                            .mask = 1,
+                                            .consents = {make_consent(made_up, kRun, commit.proposal)},
+                                            .seal = make_seal(made_up, kRun, commit)});
+  }
+  world_.settle();
+  EXPECT_TRUE(world_[1].proofs.empty());
+  EXPECT_TRUE(world_[1].violations.empty());
+}
+
+// The latest, whatever their ids.
+TEST_F(LyingProposer, TheLatestBansAreTold) {
+  std::vector<PeerId> banned;
+  for (std::uint8_t number = 0; number < kMaximumMembers + 6; ++number) {
+    PeerId id;
+    id.bytes.fill(static_cast<std::uint8_t>(200 - number));
+    banned.push_back(id);
+  }
+  world_[1].group().handle_bans(banned);
+  banned.erase(banned.begin(), banned.begin() + 6);
+  EXPECT_TRUE(world_.run_until([&] { return world_[kLiar].told_bans == banned; }));
 }
 
 // The same attempt in another life of the proposer is no contradiction.
