@@ -124,5 +124,18 @@ TEST(LineOverheadTest, CountsWhatTravelsBesideThePayload) {
   EXPECT_DOUBLE_EQ(overhead.line_bytes(kPayload, kPayload, kHeader), (kPayload + kHeader) * 1514.0 / 1428);
 }
 
+// Who asks for tiny packets does not look faster for it.
+TEST(LineOverheadTest, ShortSegmentsGainNothing) {
+  constexpr std::size_t kPayload = 32768, kHeader = 128;
+  constexpr std::uint32_t kLeast = 1200;
+  const auto factor = [](std::uint32_t segment_bytes) {
+    const LineOverhead overhead{.segment_bytes = segment_bytes};
+    return overhead.line_bytes(kPayload, kPayload, kHeader) / (kPayload + kHeader);
+  };
+  EXPECT_DOUBLE_EQ(factor(88), 1.055);
+  EXPECT_DOUBLE_EQ(factor(kLeast - 1), factor(kLeast));
+  EXPECT_LT(factor(kLeast + 1), factor(kLeast));
+}
+
 }  // namespace
 }  // namespace papilio::core
