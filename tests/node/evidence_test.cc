@@ -451,20 +451,39 @@ TEST_F(EvidenceFiles, AreWholeAndGenuineAndNeverOverwritten) {
 
 // As many as allowed stay, and one more pushes out the oldest; what is not evidence is left alone.
 TEST_F(EvidenceFiles, TheOldestGo) {
-  std::ofstream(directory_ + "/notes.txt") << "mine";
-  keep(3, {"a.report", "b.report", "c.report"});
-  EXPECT_EQ(files(), (std::vector<std::string>{"a.report", "b.report", "c.report", "notes.txt"}));
+  const std::vector<std::string> others = {"a.report", "double-1.roster", "notes.txt", "round-.report",
+                                           "round-x.report"};
+  const auto with_others = [&](std::vector<std::string> names) {
+    names.insert(names.end(), others.begin(), others.end());
+    std::sort(names.begin(), names.end());
+    return names;
+  };
+  for (const std::string& name : others) std::ofstream(directory_ + "/" + name) << "mine";
+  keep(3, {"round-1-a.report", "round-2-b.report", "round-3-c.report"});
+  EXPECT_EQ(files(), with_others({"round-1-a.report", "round-2-b.report", "round-3-c.report"}));
   // Those of an earlier life count, by their age.
   const auto now = std::filesystem::file_time_type::clock::now();
-  std::filesystem::last_write_time(directory_ + "/c.report", now - std::chrono::hours(2));
-  std::filesystem::last_write_time(directory_ + "/a.report", now - std::chrono::hours(1));
-  keep(3, {"d.proof", "e.roster"});
-  EXPECT_EQ(files(), (std::vector<std::string>{"b.report", "d.proof", "e.roster", "notes.txt"}));
+  std::filesystem::last_write_time(directory_ + "/round-3-c.report", now - std::chrono::hours(2));
+  std::filesystem::last_write_time(directory_ + "/round-1-a.report", now - std::chrono::hours(1));
+  keep(3, {"double-4-d.proof", "left-out-5-e.roster"});
+  EXPECT_EQ(files(), with_others({"round-2-b.report", "double-4-d.proof", "left-out-5-e.roster"}));
+}
+
+// Two nodes, or two lives of one, may keep theirs in one directory: nobody touches the other's draft.
+TEST_F(EvidenceFiles, DraftsAreOnesOwn) {
+  const std::string draft = ".evidence-" + to_hex(identities()[1].id()) + "-" + std::to_string(::getpid()) + ".new";
+  for (const std::string& name : {draft, std::string(".evidence.new")})
+    std::ofstream(directory_ + "/" + name) << "half";
+  keep(3, {"round-1-a.report"});
+  std::vector<std::string> expected = {draft, ".evidence.new", "round-1-a.report"};
+  std::sort(expected.begin(), expected.end());
+  EXPECT_EQ(files(), expected);
 }
 
 // A draft that a crash left behind is no hindrance, and no evidence.
 TEST_F(EvidenceFiles, WhatACrashLeftIsNoHindrance) {
-  std::ofstream(directory_ + "/.evidence.new") << "half a";
+  const std::string draft = ".evidence-" + to_hex(identities()[0].id()) + "-" + std::to_string(::getpid()) + ".new";
+  std::ofstream(directory_ + "/" + draft) << "half a";
   keep(3, {"a.report"});
   EXPECT_EQ(files(), std::vector<std::string>{"a.report"});
 }
