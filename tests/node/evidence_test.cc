@@ -166,6 +166,36 @@ TEST(RosterSeals, OnePeerIsLookedThroughSoOften) {
   EXPECT_EQ(seals.look(from, good, true).finding, RosterSeals::Finding::holds);  // known by now, and free
 }
 
+// However many names they come under, there is one budget for what is not about this node.
+TEST(RosterSeals, SignaturesInOthersCommitsAreCountedTogether) {
+  RosterSeals seals(&identities()[1], kRun);
+  const SignedCommit own = roster_of_first(3, 7);
+  SignedCommit foreign = roster_of_first(64, ~Coverage{0} & ~Coverage{2});
+  const SignedCommit sound = foreign;
+  const std::size_t sized = foreign.consents.size() + 1;
+  for (std::size_t times = 0; times < RosterSeals::kMostForeignSignatures / sized; ++times) {
+    foreign.commit.proposal.ballot.attempt = 10 + static_cast<std::uint32_t>(times);
+    EXPECT_EQ(seals.look(identities()[2 + times].id(), foreign, true).finding, RosterSeals::Finding::does_not_hold);
+  }
+  EXPECT_EQ(seals.look(identities()[60].id(), sound, true).finding, RosterSeals::Finding::passed_over);
+  EXPECT_EQ(seals.look(identities()[60].id(), own, true).finding, RosterSeals::Finding::holds);
+  seals.handle_epoch(12);  // looked through again: the same attempt as the other
+  EXPECT_EQ(seals.look(identities()[60].id(), sound, true).finding, RosterSeals::Finding::contradicts);
+}
+
+// Of what this node never acknowledged only its own signature is looked at.
+TEST(RosterSeals, WhatThisNodeDidNotAcknowledgeIsNotLookedThrough) {
+  RosterSeals seals(&identities()[1], kRun);
+  SignedCommit told = roster_of_first(3, 7);
+  told.consents[2].signature[0] ^= 1;
+  EXPECT_EQ(seals.look_unasked(identities()[0].id(), told).finding, RosterSeals::Finding::passed_over);
+  told.consents[1].signature[0] ^= 1;
+  EXPECT_EQ(seals.look_unasked(identities()[0].id(), told).finding, RosterSeals::Finding::does_not_hold);
+  told.consents.erase(told.consents.begin() + 1);
+  EXPECT_EQ(seals.look_unasked(identities()[0].id(), told).finding, RosterSeals::Finding::does_not_hold);
+  EXPECT_EQ(seals.seal(told.commit), nullptr);
+}
+
 TEST(RosterSeals, OthersCommitsDoNotPushOutThisNodesOwn) {
   RosterSeals seals(&identities()[1], kRun);
   const SignedCommit own = roster_of_first(3, 7);
@@ -194,7 +224,11 @@ TEST(RosterSeals, AProposerThatContradictsItselfIsToldOnce) {
   const PeerId from = identities()[2].id();
   EXPECT_EQ(seals.look(from, roster_of_first(3, 7), true).finding, RosterSeals::Finding::holds);
   EXPECT_EQ(seals.look(from, roster_of_first(3, 5), false).finding, RosterSeals::Finding::contradicts);
-  EXPECT_EQ(seals.look(from, roster_of_first(3, 3), true).finding, RosterSeals::Finding::passed_over);
+  EXPECT_EQ(seals.look(from, roster_of_first(3, 3), false).finding, RosterSeals::Finding::passed_over);
+  EXPECT_EQ(seals.look(from, roster_of_first(3, 1), true).finding, RosterSeals::Finding::passed_over);
+  // It names this node, and nothing is decided: others begin with it.
+  EXPECT_EQ(seals.look(from, roster_of_first(3, 3), true).finding, RosterSeals::Finding::holds);
+  EXPECT_NE(seals.seal(roster_of_first(3, 3).commit), nullptr);
   const auto proof = seals.poll_double_commit();
   ASSERT_TRUE(proof.has_value());
   EXPECT_EQ(objection_to(*proof), std::nullopt);
@@ -451,20 +485,39 @@ TEST_F(EvidenceFiles, AreWholeAndGenuineAndNeverOverwritten) {
 
 // As many as allowed stay, and one more pushes out the oldest; what is not evidence is left alone.
 TEST_F(EvidenceFiles, TheOldestGo) {
-  std::ofstream(directory_ + "/notes.txt") << "mine";
-  keep(3, {"a.report", "b.report", "c.report"});
-  EXPECT_EQ(files(), (std::vector<std::string>{"a.report", "b.report", "c.report", "notes.txt"}));
+  const std::vector<std::string> others = {"a.report", "double-1.roster", "notes.txt", "round-.report",
+                                           "round-x.report"};
+  const auto with_others = [&](std::vector<std::string> names) {
+    names.insert(names.end(), others.begin(), others.end());
+    std::sort(names.begin(), names.end());
+    return names;
+  };
+  for (const std::string& name : others) std::ofstream(directory_ + "/" + name) << "mine";
+  keep(3, {"round-1-a.report", "round-2-b.report", "round-3-c.report"});
+  EXPECT_EQ(files(), with_others({"round-1-a.report", "round-2-b.report", "round-3-c.report"}));
   // Those of an earlier life count, by their age.
   const auto now = std::filesystem::file_time_type::clock::now();
-  std::filesystem::last_write_time(directory_ + "/c.report", now - std::chrono::hours(2));
-  std::filesystem::last_write_time(directory_ + "/a.report", now - std::chrono::hours(1));
-  keep(3, {"d.proof", "e.roster"});
-  EXPECT_EQ(files(), (std::vector<std::string>{"b.report", "d.proof", "e.roster", "notes.txt"}));
+  std::filesystem::last_write_time(directory_ + "/round-3-c.report", now - std::chrono::hours(2));
+  std::filesystem::last_write_time(directory_ + "/round-1-a.report", now - std::chrono::hours(1));
+  keep(3, {"double-4-d.proof", "left-out-5-e.roster"});
+  EXPECT_EQ(files(), with_others({"round-2-b.report", "double-4-d.proof", "left-out-5-e.roster"}));
+}
+
+// Two nodes, or two lives of one, may keep theirs in one directory: nobody touches the other's draft.
+TEST_F(EvidenceFiles, DraftsAreOnesOwn) {
+  const std::string draft = ".evidence-" + to_hex(identities()[1].id()) + "-" + std::to_string(::getpid()) + ".new";
+  for (const std::string& name : {draft, std::string(".evidence.new")})
+    std::ofstream(directory_ + "/" + name) << "half";
+  keep(3, {"round-1-a.report"});
+  std::vector<std::string> expected = {draft, ".evidence.new", "round-1-a.report"};
+  std::sort(expected.begin(), expected.end());
+  EXPECT_EQ(files(), expected);
 }
 
 // A draft that a crash left behind is no hindrance, and no evidence.
 TEST_F(EvidenceFiles, WhatACrashLeftIsNoHindrance) {
-  std::ofstream(directory_ + "/.evidence.new") << "half a";
+  const std::string draft = ".evidence-" + to_hex(identities()[0].id()) + "-" + std::to_string(::getpid()) + ".new";
+  std::ofstream(directory_ + "/" + draft) << "half a";
   keep(3, {"a.report"});
   EXPECT_EQ(files(), std::vector<std::string>{"a.report"});
 }
