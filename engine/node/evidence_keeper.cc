@@ -17,13 +17,21 @@
 namespace papilio::node {
 namespace {
 
-constexpr std::string_view kEndings[] = {".report", ".roster", ".proof"};
-constexpr const char* kDraftName = ".evidence.new";
+struct Kind {
+  std::string_view beginning, ending;
+};
+constexpr Kind kKinds[] = {{"round-", ".report"}, {"left-out-", ".roster"}, {"double-", ".proof"}};
 constexpr int kMostOfOneName = 10'000;
 
-bool is_evidence(const std::filesystem::path& path) {
-  const std::string ending = path.extension().string();
-  return std::find(std::begin(kEndings), std::end(kEndings), ending) != std::end(kEndings);
+// Of the names that nodes give: only those are ever removed, whatever else the user keeps there.
+bool is_evidence(std::string_view name) {
+  return std::any_of(std::begin(kKinds), std::end(kKinds), [&](const Kind& kind) {
+    if (name.size() <= kind.beginning.size() + kind.ending.size()) return false;
+    if (!name.starts_with(kind.beginning) || !name.ends_with(kind.ending)) return false;
+    name.remove_prefix(kind.beginning.size());
+    name.remove_suffix(kind.ending.size());
+    return name.find_first_not_of("0123456789abcdef-") == std::string_view::npos;  // round, id, number
+  });
 }
 
 // The same name with a number before its ending; 1 is the name itself.
@@ -102,7 +110,8 @@ void EvidenceKeeper::find_files() {
   std::error_code ended;
   for (std::filesystem::directory_iterator each(directory_, ended), end; !ended && each != end; each.increment(ended)) {
     std::error_code ignored;
-    if (is_evidence(each->path())) found.emplace_back(each->last_write_time(ignored), each->path().filename().string());
+    std::string name = each->path().filename().string();
+    if (is_evidence(name)) found.emplace_back(each->last_write_time(ignored), std::move(name));
   }
   std::sort(found.begin(), found.end());
   for (auto& [when, name] : found) files_.push_back(std::move(name));
@@ -112,7 +121,9 @@ Status EvidenceKeeper::write(const Waiting& waiting) {
   const std::vector<std::byte> bytes =
       transport::encode(transport::make_statement(signer_, waiting.domain, waiting.body));
   const std::filesystem::path folder(directory_);
-  const std::string draft = (folder / kDraftName).string();
+  // Other nodes may write here, too, and so may this one's last life, which is about to end.
+  const std::string draft =
+      (folder / (".evidence-" + to_hex(signer_.id()) + "-" + std::to_string(::getpid()) + ".new")).string();
   ::unlink(draft.c_str());  // of a life that was cut short
   const transport::Descriptor file(::open(draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!file.valid() || ::write(file.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()) ||

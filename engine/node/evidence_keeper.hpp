@@ -30,7 +30,8 @@ class EvidenceKeeper {
   // Writes what is left to write, if the disk lets it.
   ~EvidenceKeeper();
 
-  // `name`: of the file, like "round-00000012-1f3a9c02.report"; one that is taken gets a number behind it.
+  // `name`: of the file, like "round-00000012-1f3a9c02.report" (or left-out-....roster, double-....proof): no other is
+  // counted or removed. One that is taken gets a number behind it.
   void save(std::string name, std::string_view domain, std::vector<std::byte> body);
   // The last one could not be written.
   [[nodiscard]] bool is_failing() const { return is_failing_; }
