@@ -249,6 +249,8 @@ class Rostering {
   [[nodiscard]] const Proposal* proposing() const { return collecting_ ? &collecting_->proposal : nullptr; }
   // What this node acknowledged under that ballot, in this epoch and not long ago; null otherwise.
   [[nodiscard]] const Proposal* acknowledged(const Ballot& ballot) const;
+  // The same of one that is known, this node's own that is under way included.
+  [[nodiscard]] bool has_acknowledged(const Proposal& proposal) const;
 
  private:
   enum class Said : std::uint8_t { nothing, acknowledged, busy, outbid, after_others, refused, began_elsewhere, gone };
@@ -283,7 +285,6 @@ class Rostering {
   void answer(const Proposal& proposal, Answer what);
   void blame(TimePoint now, const PeerId& proposer, std::uint32_t demerits);
   void release(TimePoint now);
-  [[nodiscard]] bool has_acknowledged(const Proposal& proposal) const;
   [[nodiscard]] bool is_of_another_life(const Proposal& proposal) const;
   RosterVerdict handle_foreign_commit(TimePoint now, const Known& from, const Commit& commit);
   void pass_on(TimePoint now, const PeerId& from, const Commit& commit);

@@ -261,14 +261,17 @@ std::optional<std::string> Group::handle_commit(TimePoint now, Peer& peer, const
   RosterVerdict verdict = rostering_.judge_commit(peer.id, told.commit);
   const bool is_news = verdict == RosterVerdict::accepted;
   if (seals_.is_on() && (is_news || verdict == RosterVerdict::known || verdict == RosterVerdict::other_epoch)) {
-    const RosterSeals::Look look = seals_.look(peer.id, told, is_news);
+    const bool is_unasked =
+        is_news && seals_.names_own(told.commit) && !rostering_.has_acknowledged(told.commit.proposal);
+    const RosterSeals::Look look =
+        is_unasked ? seals_.look_unasked(peer.id, told) : seals_.look(peer.id, told, is_news);
     // Whoever passes on a commit has looked through it before.
     if (look.finding == Finding::does_not_hold) return disregard(now, peer, "commit", look.objection, true);
-    if (look.finding != Finding::holds) return std::nullopt;
+    // Its signature shows that this node did acknowledge, before it was started anew.
+    if (is_unasked) return judge(now, peer, "commit", RosterVerdict::not_acknowledged);
+    if (look.finding != Finding::holds && !look.may_be_taken) return std::nullopt;
   }
   if (is_news) verdict = rostering_.handle_commit(now, peer.id, told.commit);
-  // Its signature shows that this node did acknowledge, before it was started anew.
-  if (seals_.is_on() && verdict == RosterVerdict::forged) verdict = RosterVerdict::not_acknowledged;
   if (seals_.is_on() && verdict == RosterVerdict::left_out) note_left_out(told);
   return judge(now, peer, "commit", verdict);
 }

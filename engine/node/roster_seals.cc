@@ -1,6 +1,9 @@
 #include "engine/node/roster_seals.hpp"
 
 #include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
 #include <utility>
 
 #include "engine/base/assert.hpp"
@@ -27,22 +30,69 @@ RosterSeals::Look RosterSeals::look(const PeerId& from, const SignedCommit& told
   const SignedCommit* const held = find(told.commit);
   if (held != nullptr && *held == told) return {Finding::holds, {}};  // nearly always: everybody passes it on
   const DoubleTongued proposer{told.commit.proposal.ballot.proposer, told.commit.proposal.round};
-  if (std::find(double_tongued_.begin(), double_tongued_.end(), proposer) != double_tongued_.end()) {
-    return {Finding::passed_over, {}};
-  }
+  const bool is_double_tongued =
+      std::find(double_tongued_.begin(), double_tongued_.end(), proposer) != double_tongued_.end();
+  const bool may_be_taken = is_news && names_own(told.commit);
+  if (is_double_tongued && !(may_be_taken && may_still_be_taken(told.commit))) return {Finding::passed_over, {}};
   const auto other = std::find_if(held_.begin(), held_.end(),
                                   [&](const SignedCommit& each) { return contradict(each.commit, told.commit); });
   if (!is_news && held == nullptr && other == held_.end()) return {Finding::passed_over, {}};
-  if (++looked_at_[from] > kMostLookedAt) return {Finding::passed_over, {}};
-  if (auto objection = objection_to(run_, told, held)) return {Finding::does_not_hold, std::move(*objection)};
+  if (!spend_look(from) || !spend_signatures(told.commit)) return {Finding::passed_over, {}};
+  // Who made this up gives itself away soonest in what itself or its receiver would have signed.
+  const std::array<PeerId, 2> first = {identity_->id(), from};
+  if (auto objection = objection_to(run_, told, held, first)) return {Finding::does_not_hold, std::move(*objection)};
   if (held != nullptr) return {Finding::holds, {}};
-  if (other != held_.end()) {
-    double_tongued_.push_back(proposer);
-    double_commits_.push_back({.run = run_, .first = *other, .second = told});
-    return {Finding::contradicts, {}};
+  if (other == held_.end() || is_double_tongued) {
+    keep(told);
+    return {Finding::holds, {}};
   }
-  keep(told);
-  return {Finding::holds, {}};
+  if (double_tongued_.size() == kMostRemembered) double_tongued_.erase(double_tongued_.begin());
+  double_tongued_.push_back(proposer);
+  double_commits_.push_back({.run = run_, .first = *other, .second = told});
+  if (may_be_taken) keep(told);
+  return {Finding::contradicts, {}, may_be_taken};
+}
+
+RosterSeals::Look RosterSeals::look_unasked(const PeerId& from, const SignedCommit& told) {
+  PAPILIO_ASSERT(names_own(told.commit));
+  if (!spend_look(from)) return {Finding::passed_over, {}};
+  if (told.consents.empty()) return {Finding::does_not_hold, "it is not signed"};
+  const transport::PublicKey& key = identity_->public_key();
+  const auto own = std::find_if(told.consents.begin(), told.consents.end(),
+                                [&](const transport::Consent& each) { return each.key == key; });
+  if (own == told.consents.end()) return {Finding::does_not_hold, "this node's own signature is not there"};
+  auto objection = objection_to(run_, told.commit.proposal, identity_->id(), *own);
+  if (objection) return {Finding::does_not_hold, std::move(*objection)};
+  return {Finding::passed_over, {}};
+}
+
+// Who comes back under new keys is counted anew; that makes what it sends about this node no better signed, and all
+// that is not about this node is counted together.
+bool RosterSeals::spend_look(const PeerId& from) {
+  if (looked_at_.size() == kMostRemembered && !looked_at_.contains(from)) {
+    looked_at_.erase(std::min_element(looked_at_.begin(), looked_at_.end(),
+                                      [](const auto& one, const auto& next) { return one.second < next.second; }));
+  }
+  std::uint32_t& count = looked_at_[from];
+  if (count == kMostLookedAt) return false;
+  count += 1;
+  return true;
+}
+
+bool RosterSeals::spend_signatures(const core::Commit& commit) {
+  if (names_own(commit)) return true;  // needs this node's own consent, which is looked at early
+  const auto signatures = static_cast<std::size_t>(std::popcount(commit.mask)) + 1;
+  if (foreign_signatures_ + signatures > kMostForeignSignatures) return false;
+  foreign_signatures_ += signatures;
+  return true;
+}
+
+bool RosterSeals::may_still_be_taken(const core::Commit& commit) const {
+  const auto is_alike = [&](const SignedCommit& each) {
+    return each.commit.proposal.round == commit.proposal.round &&
+           each.commit.proposal.ballot.proposer == commit.proposal.ballot.proposer && names_own(each.commit);
+  };
+  return std::count_if(held_.begin(), held_.end(), is_alike) < kMostOfDoubleTongued;
 }
 
 const SignedCommit* RosterSeals::seal(const core::Commit& commit) {
@@ -76,6 +126,7 @@ void RosterSeals::handle_epoch(std::uint64_t epoch) {
   own_.reset();
   std::erase_if(double_tongued_, [&](const DoubleTongued& each) { return each.round < epoch; });
   looked_at_.clear();
+  foreign_signatures_ = 0;
 }
 
 const SignedCommit* RosterSeals::find(const core::Commit& commit) const {

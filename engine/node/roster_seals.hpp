@@ -26,8 +26,15 @@ class RosterSeals {
   // Commits of one epoch from one peer that are looked through; correct peers pass on a few, and each costs a tenth of
   // a millisecond per member.
   static constexpr std::uint32_t kMostLookedAt = 32;
+  // Signatures of one epoch that are looked at in commits without this node, whoever sent them: keys to sign them with
+  // can be made up, and so can peers to send them. 15 of 64 members, where correct peers pass on one or two.
+  static constexpr std::size_t kMostForeignSignatures = 1024;
+  // Peers that are counted apart, and proposers that are remembered for having said two things.
+  static constexpr std::size_t kMostRemembered = 256;
   // Commits without this node that are kept to be passed on.
   static constexpr std::size_t kMostForeign = 16;
+  // Commits with this node, by one proposer that says many things, that are taken before anything is decided.
+  static constexpr std::ptrdiff_t kMostOfDoubleTongued = 4;
 
   // `identity`: outlives this, or null.
   RosterSeals(const transport::Identity* identity, RunName run) : identity_(identity), run_(std::move(run)) {}
@@ -51,9 +58,14 @@ class RosterSeals {
   struct Look {
     Finding finding = Finding::holds;
     std::string objection;
+    // `contradicts`: it may still be taken. It names this node, which others then count on, and nothing is decided.
+    bool may_be_taken = false;
   };
   // `is_news`: the core would look further at it.
   Look look(const PeerId& from, const SignedCommit& told, bool is_news);
+  // The same of one that names this node, which acknowledged no such thing in this life: only whether it did in another
+  // one. Never kept.
+  Look look_unasked(const PeerId& from, const SignedCommit& told);
   // Whether it names this node; one that holds has its own consent, then.
   [[nodiscard]] bool names_own(const core::Commit& commit) const;
   // With its signatures: one of this node's own proposals, or one that was found to hold. Nothing for others.
@@ -71,6 +83,9 @@ class RosterSeals {
   };
 
   [[nodiscard]] const SignedCommit* find(const core::Commit& commit) const;
+  [[nodiscard]] bool spend_look(const PeerId& from);
+  [[nodiscard]] bool spend_signatures(const core::Commit& commit);
+  [[nodiscard]] bool may_still_be_taken(const core::Commit& commit) const;
   void keep(const SignedCommit& commit);
 
   const transport::Identity* identity_;
@@ -78,6 +93,7 @@ class RosterSeals {
   std::optional<Own> own_;
   std::vector<SignedCommit> held_;  // oldest first
   std::map<PeerId, std::uint32_t> looked_at_;
+  std::size_t foreign_signatures_ = 0;  // looked at in this epoch
   struct DoubleTongued {
     PeerId proposer;
     RoundId round = 0;

@@ -166,6 +166,36 @@ TEST(RosterSeals, OnePeerIsLookedThroughSoOften) {
   EXPECT_EQ(seals.look(from, good, true).finding, RosterSeals::Finding::holds);  // known by now, and free
 }
 
+// However many names they come under, there is one budget for what is not about this node.
+TEST(RosterSeals, SignaturesInOthersCommitsAreCountedTogether) {
+  RosterSeals seals(&identities()[1], kRun);
+  const SignedCommit own = roster_of_first(3, 7);
+  SignedCommit foreign = roster_of_first(64, ~Coverage{0} & ~Coverage{2});
+  const SignedCommit sound = foreign;
+  const std::size_t sized = foreign.consents.size() + 1;
+  for (std::size_t times = 0; times < RosterSeals::kMostForeignSignatures / sized; ++times) {
+    foreign.commit.proposal.ballot.attempt = 10 + static_cast<std::uint32_t>(times);
+    EXPECT_EQ(seals.look(identities()[2 + times].id(), foreign, true).finding, RosterSeals::Finding::does_not_hold);
+  }
+  EXPECT_EQ(seals.look(identities()[60].id(), sound, true).finding, RosterSeals::Finding::passed_over);
+  EXPECT_EQ(seals.look(identities()[60].id(), own, true).finding, RosterSeals::Finding::holds);
+  seals.handle_epoch(12);  // looked through again: the same attempt as the other
+  EXPECT_EQ(seals.look(identities()[60].id(), sound, true).finding, RosterSeals::Finding::contradicts);
+}
+
+// Of what this node never acknowledged only its own signature is looked at.
+TEST(RosterSeals, WhatThisNodeDidNotAcknowledgeIsNotLookedThrough) {
+  RosterSeals seals(&identities()[1], kRun);
+  SignedCommit told = roster_of_first(3, 7);
+  told.consents[2].signature[0] ^= 1;
+  EXPECT_EQ(seals.look_unasked(identities()[0].id(), told).finding, RosterSeals::Finding::passed_over);
+  told.consents[1].signature[0] ^= 1;
+  EXPECT_EQ(seals.look_unasked(identities()[0].id(), told).finding, RosterSeals::Finding::does_not_hold);
+  told.consents.erase(told.consents.begin() + 1);
+  EXPECT_EQ(seals.look_unasked(identities()[0].id(), told).finding, RosterSeals::Finding::does_not_hold);
+  EXPECT_EQ(seals.seal(told.commit), nullptr);
+}
+
 TEST(RosterSeals, OthersCommitsDoNotPushOutThisNodesOwn) {
   RosterSeals seals(&identities()[1], kRun);
   const SignedCommit own = roster_of_first(3, 7);
@@ -194,7 +224,11 @@ TEST(RosterSeals, AProposerThatContradictsItselfIsToldOnce) {
   const PeerId from = identities()[2].id();
   EXPECT_EQ(seals.look(from, roster_of_first(3, 7), true).finding, RosterSeals::Finding::holds);
   EXPECT_EQ(seals.look(from, roster_of_first(3, 5), false).finding, RosterSeals::Finding::contradicts);
-  EXPECT_EQ(seals.look(from, roster_of_first(3, 3), true).finding, RosterSeals::Finding::passed_over);
+  EXPECT_EQ(seals.look(from, roster_of_first(3, 3), false).finding, RosterSeals::Finding::passed_over);
+  EXPECT_EQ(seals.look(from, roster_of_first(3, 1), true).finding, RosterSeals::Finding::passed_over);
+  // It names this node, and nothing is decided: others begin with it.
+  EXPECT_EQ(seals.look(from, roster_of_first(3, 3), true).finding, RosterSeals::Finding::holds);
+  EXPECT_NE(seals.seal(roster_of_first(3, 3).commit), nullptr);
   const auto proof = seals.poll_double_commit();
   ASSERT_TRUE(proof.has_value());
   EXPECT_EQ(objection_to(*proof), std::nullopt);

@@ -420,6 +420,21 @@ TEST_F(LyingProposer, TwoCommitsOfOneProposalAreProof) {
   }
 }
 
+// Told first that nobody else is in it, a member is in the round all the same that the others begin with it.
+TEST_F(LyingProposer, WhoHearsTheWrongHalfFirstIsStillInTheRound) {
+  propose_to({1, 2, 3});
+  world_[kLiar].tell(1, commit_of(proposal_, {0}));
+  world_.settle();
+  for (const std::uint32_t number : {1U, 2U, 3U}) world_[kLiar].tell(number, commit_of(proposal_, {0, 1, 2, 3}));
+  world_.settle();
+  EXPECT_EQ(world_[1].proofs.size(), 1U);
+  for (const std::uint32_t number : {1U, 2U, 3U}) {
+    ASSERT_EQ(world_[number].specs.size(), 1U) << number;
+    EXPECT_EQ(world_[number].specs[0].members.size(), kHosts) << number;
+    EXPECT_TRUE(world_[number].violations.empty()) << number;
+  }
+}
+
 // Whoever was let in could make up keys, and two commits for each.
 TEST_F(LyingProposer, MadeUpProposersAreNotJudged) {
   const transport::Identity& made_up = identity_of(kHosts + 1);
