@@ -248,6 +248,8 @@ void Judge::handle_join(Guest& guest, const transport::TestRequest& request) {
   if (!same_key || index >= session.flows.size() || session.flows[index] != nullptr || session.test) {
     return violate(guest, "a data flow that is not of this test's candidate");
   }
+  // This process may have stood still for longer than the test was to take.
+  if (io_.now() >= session.join_by) return violate(guest, "a data flow that came too late for its test");
   guest.peer = session.control->peer;
   guest.stage = Stage::data;
   guest.deadline = kNever;
@@ -331,7 +333,10 @@ transport::PayloadDecision Judge::on_payload_header(Flow& flow, const Header& he
     return {};
   }
   transport::Slab slab = slabs_->take();
-  PAPILIO_ASSERT(slab);
+  if (!slab) {  // those of connections that are being closed are not back yet
+    violate(guest, "more test data at once than this judge has room for");
+    return {};
+  }
   return {.verdict = transport::PayloadVerdict::accept, .slab = std::move(slab)};
 }
 

@@ -336,6 +336,25 @@ TEST(QualifyDoor, ForAnotherRunOrInTooLittleTimeIsRefused) {
 
 transport::TestRequest request_of(const PeerId& peer) { return {.peer = peer, .duration_ms = 4000, .flows = 4}; }
 
+// The judge's process is stopped for longer than the test would take, and finds the data flow at its door afterwards.
+TEST(QualifyDoor, AFlowThatComesAfterTheTimeOfItsTestIsTooLate) {
+  QualifyWorld world({});
+  transport::TestRequest request = request_of(identity_of_host(2).id());
+  request.flows = 1;
+  Stranger& candidate = world.add_stranger(2, {request});
+  ASSERT_TRUE(world.run_until([&] { return candidate.heard<transport::TestPhase>() != nullptr; }));
+  request.session = candidate.heard<transport::TestPhase>()->session;
+  request.flow = 1;
+  Stranger& late = world.add_stranger(2, {request});
+  world.run_for(milliseconds(12));  // connected; the request is under way
+  world.network().advance_to(world.network().now() + seconds(10));
+  ASSERT_TRUE(world.run_until([&] { return late.is_closed(); }));
+  const auto outcomes = world.judge().take_outcomes();
+  ASSERT_EQ(outcomes.size(), 1);
+  EXPECT_NE(outcomes[0].verdict.failure, "");
+  EXPECT_EQ(world.judge().desk().being_tested(), 0);
+}
+
 TEST(QualifyDoor, AnIdThatTheKeyDoesNotProveIsRefused) {
   QualifyWorld world({.encrypted = true});
   Stranger& mallory = world.add_stranger(2, {request_of(identity_of_host(7).id())});
