@@ -76,8 +76,9 @@ class Group {
   // What no correct peer says comes back in words, as evidence against it.
   std::optional<std::string> handle_control(TimePoint now, Peer& peer, const transport::Header& header);
 
-  // A proposer that committed one proposal in two ways, with the proof: what that leads to is the owner's to judge. Only
-  // proposers that are linked, or had this node's own consent: anybody can make up others, and say two things for each.
+  // A proposer that committed one proposal in two ways, with the proof: what that leads to is the owner's to judge.
+  // Only proposers that are linked, or had this node's own consent: anybody can make up others, and say two things for
+  // each.
   [[nodiscard]] std::optional<DoubleCommit> poll_double_commit();
   // A round that began without this node, although it had agreed to it; each once.
   [[nodiscard]] std::optional<SignedCommit> poll_left_out() { return std::exchange(left_out_of_, std::nullopt); }

@@ -52,8 +52,8 @@ struct SignedCommit {
 [[nodiscard]] std::optional<std::string> objection_to(const RunName& run, const core::Proposal& proposal,
                                                       const PeerId& member, const transport::Consent& consent);
 // The same of all of a commit, whose form core::judge accepts. `held`: the same commit as it was found good before, or
-// null; what is equal to it is not looked at again. It stops at the first thing that is wrong; right after the proposer's
-// signatures, those of `first` are looked at.
+// null; what is equal to it is not looked at again. It stops at the first thing that is wrong; right after the
+// proposer's signatures, those of `first` are looked at.
 [[nodiscard]] std::optional<std::string> objection_to(const RunName& run, const SignedCommit& commit,
                                                       const SignedCommit* held = nullptr,
                                                       std::span<const PeerId> first = {});
