@@ -34,6 +34,8 @@ class SecureStream final : public Stream, private StreamEvents {
   void run_over(Stream& below) { below_ = &below; }
   void run_over_accepted(Stream& below);
   StreamEvents& events_of_below() { return *this; }
+  // Of an accepted one, unless its owner has turned it away: the dialler speaks first.
+  void start();
 
   void read(std::span<const ReadBuffer> buffers, std::size_t at_least) override;
   void write(std::span<const WriteBuffer> buffers, WriteMode mode) override;
@@ -44,7 +46,7 @@ class SecureStream final : public Stream, private StreamEvents {
   [[nodiscard]] Address peer_address() const override { return below_->peer_address(); }
   void set_send_buffer(std::size_t bytes) override { below_->set_send_buffer(bytes); }
   [[nodiscard]] const PublicKey* peer_key() const override {
-    return tls_.is_established() ? &tls_.peer_key() : nullptr;
+    return tls_ && tls_->is_established() ? &tls_->peer_key() : nullptr;
   }
 
   [[nodiscard]] bool has_events() const { return events_ != nullptr; }
@@ -62,6 +64,7 @@ class SecureStream final : public Stream, private StreamEvents {
   void on_closed(Stream& below) override;
 
   [[nodiscard]] bool usable() const { return !closing_ && !failed_; }
+  void begin();
   void shake_hands();
   void read_on();
   void write_on();
@@ -76,8 +79,8 @@ class SecureStream final : public Stream, private StreamEvents {
   StreamEvents* events_ = nullptr;
   Stream* below_ = nullptr;
   TlsSide side_;
-  TlsSession tls_;
-  bool connected_ = false;  // below
+  std::optional<TlsSession> tls_;  // from the first use on: who is turned away at once costs next to nothing
+  bool connected_ = false;         // below
   bool closing_ = false;
   bool failed_ = false;
   bool working_ = false;
@@ -153,14 +156,22 @@ class SecureIo final : public Io {
 
 // ---- SecureStream
 
-SecureStream::SecureStream(SecureIo& io, TlsSide side)
-    : io_(io), side_(side), tls_(io.context(), side, io.options().records_per_key) {}
+SecureStream::SecureStream(SecureIo& io, TlsSide side) : io_(io), side_(side) {}
+
+void SecureStream::start() {
+  if (!usable()) return;
+  begin();
+  ask_for_input();
+}
+
+void SecureStream::begin() {
+  if (!tls_) tls_.emplace(io_.context(), side_, io_.options().records_per_key);
+}
 
 void SecureStream::run_over_accepted(Stream& below) {
   below_ = &below;
   connected_ = true;
   below.set_events(*this);
-  ask_for_input();  // the dialler speaks first
 }
 
 void SecureStream::read(std::span<const ReadBuffer> buffers, std::size_t at_least) {
@@ -172,7 +183,8 @@ void SecureStream::read(std::span<const ReadBuffer> buffers, std::size_t at_leas
   read_at_least_ = at_least;
   reading_ = true;
   if (working_) return;  // goes on when the owner returns
-  if (tls_.input_left() > 0 || (tls_.is_established() && tls_.has_plaintext())) {
+  begin();
+  if (tls_->input_left() > 0 || (tls_->is_established() && tls_->has_plaintext())) {
     io_.enqueue(*this);
   } else {
     ask_for_input();
@@ -192,8 +204,8 @@ void SecureStream::close() {
   if (closing_) return;
   closing_ = true;
   reading_ = writing_ = false;
-  if (!sending_now_ && !failed_ && tls_.is_established()) {
-    tls_.end();
+  if (!sending_now_ && !failed_ && tls_ && tls_->is_established()) {
+    tls_->end();
     send_output();
   }
   below_->close();
@@ -215,13 +227,14 @@ StreamInfo SecureStream::info() const {
 
 void SecureStream::on_connected(Stream&) {
   connected_ = true;
+  begin();
   work();
 }
 
 void SecureStream::on_read(Stream&, std::size_t bytes) {
   input_asked_ = false;
-  tls_.give_input(std::span<const std::byte>(input_).first(bytes));
-  if (tls_.is_established()) {
+  tls_->give_input(std::span<const std::byte>(input_).first(bytes));
+  if (tls_->is_established()) {
     received_bytes_ += bytes;
     if (received_bytes_ > kMostOverhead + 4 * plain_received_) {
       return fail({.code = IoCode::not_secure, .detail = "many records with next to nothing in them"});
@@ -242,7 +255,7 @@ void SecureStream::on_written(Stream&) {
 void SecureStream::on_failed(Stream&, IoStatus status) {
   if (!usable()) return;
   const bool gone = status.code == IoCode::reset || status.code == IoCode::closed_by_peer;
-  if (gone && connected_ && !tls_.is_established()) {
+  if (gone && connected_ && (!tls_ || !tls_->is_established())) {
     status.detail = "in the TLS handshake: was the other side started with --security none?";
   }
   fail(status);
@@ -254,17 +267,17 @@ void SecureStream::on_closed(Stream&) {
 }
 
 void SecureStream::work() {
-  if (working_) return;
+  if (working_ || !tls_) return;
   working_ = true;
-  if (usable() && !tls_.failure().empty()) fail_by_tls();
-  if (usable() && !tls_.is_established()) shake_hands();
-  if (usable() && tls_.is_established()) write_on();
-  if (usable() && tls_.is_established()) read_on();
+  if (usable() && !tls_->failure().empty()) fail_by_tls();
+  if (usable() && !tls_->is_established()) shake_hands();
+  if (usable() && tls_->is_established()) write_on();
+  if (usable() && tls_->is_established()) read_on();
   working_ = false;
 }
 
 void SecureStream::shake_hands() {
-  const TlsOutcome outcome = tls_.shake_hands();
+  const TlsOutcome outcome = tls_->shake_hands();
   send_output();
   if (outcome == TlsOutcome::ended) return fail({.code = IoCode::not_secure, .detail = "it ended the TLS handshake"});
   if (outcome == TlsOutcome::failed) return fail_by_tls();
@@ -295,7 +308,7 @@ bool SecureStream::fill_read() {
       continue;
     }
     std::size_t bytes = 0;
-    const TlsOutcome outcome = tls_.read(buffer, bytes);
+    const TlsOutcome outcome = tls_->read(buffer, bytes);
     if (outcome != TlsOutcome::done) {
       send_output();
       if (read_bytes_ >= read_at_least_) return true;  // how it ended is found out by the next one
@@ -317,12 +330,12 @@ bool SecureStream::fill_read() {
 
 // Encrypts the next piece while the one before is on its way, and tells the owner when the last is out.
 void SecureStream::write_on() {
-  if (!tls_.is_established()) return;
-  while (writing_ && write_first_ < write_count_ && tls_.output().size() < kPieceBytes) {
+  if (!tls_ || !tls_->is_established()) return;
+  while (writing_ && write_first_ < write_count_ && tls_->output().size() < kPieceBytes) {
     WriteBuffer& buffer = write_buffers_[write_first_];
-    const std::size_t records = (kPieceBytes - tls_.output().size()) / (kTlsRecordBytes + kRecordOverhead);
+    const std::size_t records = (kPieceBytes - tls_->output().size()) / (kTlsRecordBytes + kRecordOverhead);
     const WriteBuffer part = buffer.first(std::min(buffer.size(), std::max<std::size_t>(records, 1) * kTlsRecordBytes));
-    if (!part.empty() && tls_.write(part) != TlsOutcome::done) {
+    if (!part.empty() && tls_->write(part) != TlsOutcome::done) {
       // Only from run_once: this may be a call of the owner's.
       io_.enqueue(*this);
       return;
@@ -330,17 +343,17 @@ void SecureStream::write_on() {
     plain_sent_ += part.size();
     buffer = buffer.subspan(part.size());
     if (buffer.empty()) ++write_first_;
-    if (tls_.output().size() >= kPieceBytes) send_output();
+    if (tls_->output().size() >= kPieceBytes) send_output();
   }
   send_output();
-  if (!working_ || !writing_ || write_first_ < write_count_ || sending_now_ || !tls_.output().empty()) return;
+  if (!working_ || !writing_ || write_first_ < write_count_ || sending_now_ || !tls_->output().empty()) return;
   writing_ = false;
   events_->on_written(*this);
 }
 
 void SecureStream::send_output() {
-  if (sending_now_ || tls_.output().empty() || below_ == nullptr || !connected_) return;
-  sending_.swap(tls_.output());
+  if (sending_now_ || tls_->output().empty() || below_ == nullptr || !connected_) return;
+  sending_.swap(tls_->output());
   sending_now_ = true;
   const WriteBuffer buffer(sending_);
   below_->write({&buffer, 1}, WriteMode::copy);
@@ -348,11 +361,11 @@ void SecureStream::send_output() {
 
 void SecureStream::ask_for_input() {
   if (input_asked_ || !connected_) return;
-  PAPILIO_ASSERT_VALUES(tls_.input_left() == 0, tls_.input_left(), 0);
+  PAPILIO_ASSERT_VALUES(tls_->input_left() == 0, tls_->input_left(), 0);
   // A stranger is not worth much memory, not even when it has proved a key: until something came from it.
-  const std::size_t room = plain_received_ > 0     ? kPieceBytes + 8 * kRecordOverhead
-                           : tls_.is_established() ? kTlsRecordBytes
-                                                   : io_.options().handshake_bytes - handshake_bytes_;
+  const std::size_t room = plain_received_ > 0      ? kPieceBytes + 8 * kRecordOverhead
+                           : tls_->is_established() ? kTlsRecordBytes
+                                                    : io_.options().handshake_bytes - handshake_bytes_;
   if (input_.size() != room) input_.resize(room);
   input_asked_ = true;
   const ReadBuffer buffer(input_);
@@ -367,7 +380,8 @@ void SecureStream::refuse_plain() {
       handshake_bytes_ >= kFrameHeadBytes ? parse_frame_head(std::span(input_).first(kFrameHeadBytes)) : FrameSizes{};
   const bool is_first_frame = sizes.type == FrameType::hello || sizes.type == FrameType::test_request;
   if (side_ == TlsSide::acceptor && is_first_frame && sizes.header_bytes > 0) {
-    encode_frame_header(Refusal{.reason = RefusalReason::security, .detail = std::string(kWhatToDo)}, 0, tls_.output());
+    encode_frame_header(Refusal{.reason = RefusalReason::security, .detail = std::string(kWhatToDo)}, 0,
+                        tls_->output());
     send_output();
     has_last_word_ = true;
   }
@@ -376,7 +390,7 @@ void SecureStream::refuse_plain() {
 
 void SecureStream::fail_by_tls() {
   has_last_word_ = true;
-  fail({.code = tls_.is_damaged() ? IoCode::damaged : IoCode::not_secure, .detail = tls_.failure()});
+  fail({.code = tls_->is_damaged() ? IoCode::damaged : IoCode::not_secure, .detail = tls_->failure()});
 }
 
 void SecureStream::fail(IoStatus status) {
@@ -405,6 +419,7 @@ void SecureListener::on_accepted(Stream& below) {
   stream.run_over_accepted(below);
   events_.on_accepted(stream);
   PAPILIO_ASSERT(stream.has_events());
+  stream.start();
 }
 
 // ---- SecureIo

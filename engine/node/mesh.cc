@@ -57,6 +57,16 @@ core::AddressBlock block_of(const transport::Address& address) {
   return core::AddressBlock::of_ipv4(bytes);
 }
 
+// Of connections that are turned away at the door.
+class NobodyListening final : public transport::StreamEvents {
+ public:
+  void on_connected(transport::Stream&) override {}
+  void on_read(transport::Stream&, std::size_t) override {}
+  void on_written(transport::Stream&) override {}
+  void on_failed(transport::Stream&, transport::IoStatus) override {}
+  void on_closed(transport::Stream&) override {}
+};
+
 transport::SocketOptions default_socket_options(bool local_host, const std::string& congestion_control) {
   transport::SocketOptions options;
   options.congestion_control = congestion_control;
@@ -280,26 +290,31 @@ Hello Mesh::own_hello(std::uint64_t session, std::uint16_t flow, std::uint16_t f
 
 void Mesh::on_accepted(transport::Stream& stream) {
   const transport::Address address = stream.peer_address();
+  const core::Visit visit = visit_from(address);
+  if (visit == 0) {
+    // Ten thousand of these are not to keep anybody waiting: nothing is set up for them.
+    static NobodyListening nobody;
+    stream.set_events(nobody);
+    return stream.abort();
+  }
   Connection& connection = new_connection(address.to_string(), is_local_host(address));
+  connection.visit = visit;
   connection.stage = Stage::awaiting_hello;
   connection.flow.adopt(stream);
-  if (leaving_ || !is_let_in(connection, address)) {
-    connection.stage = Stage::closing;
-    connection.flow.abort();
-  }
 }
 
-bool Mesh::is_let_in(Connection& connection, const transport::Address& address) {
+// 0: it is not let in.
+core::Visit Mesh::visit_from(const transport::Address& address) {
+  if (leaving_) return 0;
   const core::AddressBlock block = block_of(address);
   const core::DoorAnswer answer = door_.handle_opened(io_.now(), block);
   if (answer.displaced != 0) close_displaced(answer.displaced);
-  connection.visit = answer.visit;
-  if (answer.verdict == core::DoorVerdict::welcome) return true;
+  if (answer.verdict == core::DoorVerdict::welcome) return answer.visit;
   if (may_say(to_string(answer.verdict))) {
-    spdlog::warn("{}: refused ({}): {}", connection.address, to_string(answer.verdict),
+    spdlog::warn("{}: refused ({}): {}", address.to_string(), to_string(answer.verdict),
                  door_.explain(answer.verdict, block));
   }
-  return false;
+  return 0;
 }
 
 void Mesh::turn_away(Connection& connection, core::DoorVerdict verdict) {

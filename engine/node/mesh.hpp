@@ -248,7 +248,7 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
   [[nodiscard]] std::optional<transport::Refusal> objection_to(Connection& connection, const transport::Hello& hello);
   [[nodiscard]] std::optional<transport::Refusal> objection_to_id(const Connection& connection,
                                                                   const transport::Hello& hello);
-  bool is_let_in(Connection& connection, const transport::Address& address);
+  core::Visit visit_from(const transport::Address& address);
   void turn_away(Connection& connection, core::DoorVerdict verdict);
   void close_displaced(core::Visit visit);
 

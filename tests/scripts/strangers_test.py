@@ -88,13 +88,14 @@ class StrangersTest(unittest.TestCase):
             group.members[0].rounds_after(group.members[0].rounds()[-1].epoch, 1)
 
     def expect_unharmed(self, group: harness.Group, since: int = 0) -> None:
-        """The members' rounds went on whole, all the while."""
+        """The members' rounds went on whole, all the while; `since`: before that epoch, one may have begun without one of
+        them, whose machine had its hands full, but nobody was harmed."""
         for member in group.members:
             member.rounds_after(member.rounds()[-1].epoch, 2)
             for round_ in member.rounds():
                 if round_.epoch >= since:
-                    self.assertEqual((round_.members, round_.coverage, round_.wrong), (MEMBERS, 1, 0), member.tail())
-                    self.assertEqual((round_.cut_off(), round_.banned()), ({}, set()), member.tail())
+                    self.assertEqual((round_.members, round_.coverage), (MEMBERS, 1), member.tail())
+                self.assertEqual((round_.wrong, round_.cut_off(), round_.banned()), (0, {}, set()), member.tail())
 
     # ---- keys and certificates, by somebody else's program
 
@@ -250,7 +251,7 @@ class StrangersTest(unittest.TestCase):
         self.wait_until_counted(group, "no-hello-in-time", 1)
         self.assertLess(most_descriptors, before.descriptors + 400)
         self.assertLess(most_bytes, before.resident_bytes + (64 << 20))
-        self.expect_unharmed(group)
+        self.expect_unharmed(group, since=max(member.rounds()[-1].epoch for member in group.members))
 
     def test_a_hello_byte_by_byte(self) -> None:
         group = self.start()
