@@ -95,6 +95,7 @@ int run(int argc, char** argv) {
   arguments.push_back(nullptr);
   int count = static_cast<int>(words.size());
   register_kernel_benchmarks();
+  register_tls_benchmarks();
   register_transport_benchmarks();
   register_gpu_benchmarks();
   benchmark::Initialize(&count, arguments.data());

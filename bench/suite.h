@@ -19,6 +19,7 @@
 namespace papilio::bench {
 
 void register_kernel_benchmarks();
+void register_tls_benchmarks();
 void register_transport_benchmarks();
 void register_gpu_benchmarks();
 

@@ -556,9 +556,7 @@ int main_of_perf(int argc, char** argv) {
 
   options.world.error_feedback = error_feedback == "on";
   options.world.flows = static_cast<std::uint16_t>(flows);
-  options.world.backend = options.transport == "uring" ? transport::IoBackend::uring
-                          : options.transport == "uv"  ? transport::IoBackend::uv
-                                                       : transport::IoBackend::automatic;
+  options.world.backend = *transport::parse_io_backend(options.transport);  // one of the choices
   options.world.order = order == "averages-first"        ? core::RoundOrder::averages_first
                         : order == "contributions-first" ? core::RoundOrder::contributions_first
                                                          : core::RoundOrder::automatic;

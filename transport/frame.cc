@@ -57,21 +57,6 @@ using tables::text_of;
 using tables::to_wire;
 using tables::too_long;
 
-wire::Consent to_wire(const Consent& consent) {
-  wire::Key key;
-  std::memcpy(&key, consent.key.data(), sizeof(key));
-  wire::Seal seal;
-  std::memcpy(&seal, consent.signature.data(), sizeof(seal));
-  return {key, seal};
-}
-
-Consent from_wire(const wire::Consent& consent) {
-  Consent out;
-  std::memcpy(out.key.data(), &consent.key(), out.key.size());
-  std::memcpy(out.signature.data(), &consent.seal(), out.signature.size());
-  return out;
-}
-
 void build(Builder& builder, const Hello& hello) {
   const auto run_id = builder.CreateString(hello.run_id);
   const auto listen = builder.CreateString(hello.listen);
@@ -173,7 +158,7 @@ void build(Builder& builder, const Pulse& pulse) {
 void build(Builder& builder, const Ack& ack) {
   const wire::PeerId proposer = to_wire(ack.proposer);
   const wire::PeerId promised_proposer = to_wire(ack.promised_proposer);
-  const wire::Consent consent = ack.consent ? to_wire(*ack.consent) : wire::Consent();
+  const wire::Consent consent = ack.consent ? std::bit_cast<wire::Consent>(*ack.consent) : wire::Consent();
   builder.Finish(wire::CreateAck(builder, ack.round, ack.attempt, &proposer,
                                  static_cast<wire::RosterAnswer>(ack.answer), ack.promised_attempt, &promised_proposer,
                                  ack.epoch, ack.consent ? &consent : nullptr));
@@ -185,7 +170,7 @@ void build(Builder& builder, const Commit& commit) {
   const wire::PeerId proposer = to_wire(proposal.proposer);
   const bool is_signed = !commit.consents.empty();
   std::vector<wire::Consent> consents;
-  for (const Consent& consent : commit.consents) consents.push_back(to_wire(consent));
+  for (const Consent& consent : commit.consents) consents.push_back(std::bit_cast<wire::Consent>(consent));
   const auto wire_consents = is_signed ? builder.CreateVectorOfStructs(consents) : 0;
   wire::Seal seal;
   std::memcpy(&seal, commit.seal.data(), sizeof(seal));
@@ -304,7 +289,7 @@ bool read(const wire::Commit& table, Header& header) {
   if (!read_proposal(table, commit.proposal)) return false;
   if (table.consents() != nullptr) {
     if (table.consents()->size() > kMaximumMembers || table.seal() == nullptr) return false;
-    for (const wire::Consent* consent : *table.consents()) commit.consents.push_back(from_wire(*consent));
+    for (const wire::Consent* consent : *table.consents()) commit.consents.push_back(std::bit_cast<Consent>(*consent));
     std::memcpy(commit.seal.data(), table.seal(), commit.seal.size());
   }
   header = std::move(commit);
@@ -314,14 +299,15 @@ bool read(const wire::Commit& table, Header& header) {
 bool read(const wire::Ack& table, Header& header) {
   if (table.proposer() == nullptr || table.promised_proposer() == nullptr) return false;
   if (table.answer() > wire::RosterAnswer::MAX) return false;
-  header = Ack{.round = table.round(),
-               .attempt = table.attempt(),
-               .proposer = from_wire(*table.proposer()),
-               .answer = static_cast<RosterAnswer>(table.answer()),
-               .promised_attempt = table.promised_attempt(),
-               .promised_proposer = from_wire(*table.promised_proposer()),
-               .epoch = table.epoch(),
-               .consent = table.consent() != nullptr ? std::optional(from_wire(*table.consent())) : std::nullopt};
+  header = Ack{
+      .round = table.round(),
+      .attempt = table.attempt(),
+      .proposer = from_wire(*table.proposer()),
+      .answer = static_cast<RosterAnswer>(table.answer()),
+      .promised_attempt = table.promised_attempt(),
+      .promised_proposer = from_wire(*table.promised_proposer()),
+      .epoch = table.epoch(),
+      .consent = table.consent() != nullptr ? std::optional(std::bit_cast<Consent>(*table.consent())) : std::nullopt};
   return true;
 }
 

@@ -10,11 +10,13 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <utility>
 #include <vector>
 
 #include "engine/base/assert.hpp"
+#include "transport/draft_file.hpp"
 #include "transport/socket.hpp"
 
 namespace papilio::transport {
@@ -163,13 +165,11 @@ Status write_key(const Identity& identity, const std::string& path) {
   char* text = nullptr;
   const long bytes = BIO_get_mem_data(bio.get(), &text);
   const std::string draft = path + ".new";
-  ::unlink(draft.c_str());  // of a start that was cut short
-  const Descriptor file(::open(draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  const bool written = file.valid() && ::write(file.get(), text, static_cast<std::size_t>(bytes)) == bytes &&
-                       ::fsync(file.get()) == 0 && ::link(draft.c_str(), path.c_str()) == 0;
+  const bool written = write_draft(draft, std::as_bytes(std::span(text, static_cast<std::size_t>(bytes))), 0600) &&
+                       ::link(draft.c_str(), path.c_str()) == 0;
   const int error = errno;
   OPENSSL_cleanse(text, static_cast<std::size_t>(bytes));
-  if (file.valid()) ::unlink(draft.c_str());
+  ::unlink(draft.c_str());
   errno = error;
   if (!written) return failed(path, "written");
   return Done{};

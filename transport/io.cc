@@ -5,6 +5,25 @@
 
 namespace papilio::transport {
 
+namespace {
+
+class NobodyListening final : public StreamEvents {
+ public:
+  void on_connected(Stream&) override {}
+  void on_read(Stream&, std::size_t) override {}
+  void on_written(Stream&) override {}
+  void on_failed(Stream&, IoStatus) override {}
+  void on_closed(Stream&) override {}
+};
+
+}  // namespace
+
+void turn_away(Stream& accepted) {
+  static NobodyListening nobody;
+  accepted.set_events(nobody);
+  accepted.abort();
+}
+
 std::string_view to_string(IoCode code) {
   switch (code) {
     case IoCode::ok: return "ok";

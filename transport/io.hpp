@@ -139,6 +139,9 @@ class ListenerEvents {
   ~ListenerEvents() = default;
 };
 
+// For who is not even listened to: within on_accepted, in place of set_events.
+void turn_away(Stream& accepted);
+
 class Listener {
  public:
   [[nodiscard]] virtual Address address() const = 0;  // with the port that was chosen for port 0
@@ -169,6 +172,9 @@ class Io {
 };
 
 enum class IoBackend : std::uint8_t { automatic, uring, uv };
+
+// auto, uring or uv. The error says so.
+Result<IoBackend> parse_io_backend(std::string_view name);
 
 // `automatic` takes io_uring where the running kernel has what is needed; `why` then says in one line what was taken
 // and, where it was not io_uring, why not. Asking for a backend that cannot run here is an error that says the same.

@@ -4,6 +4,13 @@
 
 namespace papilio::transport {
 
+Result<IoBackend> parse_io_backend(std::string_view name) {
+  if (name == "auto") return IoBackend::automatic;
+  if (name == "uring") return IoBackend::uring;
+  if (name == "uv") return IoBackend::uv;
+  return usage_error("transport: '" + std::string(name) + "' is not a backend: use auto, uring or uv");
+}
+
 Result<std::unique_ptr<Io>> make_io(IoBackend backend, std::string* why) {
   const auto say = [why](std::string text) {
     if (why != nullptr) *why = std::move(text);

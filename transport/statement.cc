@@ -1,18 +1,17 @@
 #include "transport/statement.hpp"
 
-#include <algorithm>
-#include <cstring>
-#include <memory>
+#include <bit>
 
 #include "engine/base/assert.hpp"
 #include "statements_generated.h"
+#include "transport/verified_table.hpp"
 
 namespace papilio::transport {
 namespace {
 
 constexpr std::size_t kMaximumDomainBytes = 64;
 
-// Of FlatBuffers: it reads 64-bit fields where they lie, so untrusted bytes go to aligned memory first.
+// Of FlatBuffers, for the bodies, which are FlatBuffers themselves.
 constexpr std::size_t kAlignment = 16;
 
 }  // namespace
@@ -28,13 +27,11 @@ std::vector<std::byte> encode(const Statement& statement) {
   PAPILIO_ASSERT(!statement.domain.empty() && statement.domain.size() <= kMaximumDomainBytes);
   flatbuffers::FlatBufferBuilder builder(1024);
   const auto domain = builder.CreateString(statement.domain);
-  builder.ForceVectorAlignment(statement.body.size(), 1, kAlignment);  // bodies are FlatBuffers themselves
+  builder.ForceVectorAlignment(statement.body.size(), 1, kAlignment);
   const auto body =
       builder.CreateVector(reinterpret_cast<const std::uint8_t*>(statement.body.data()), statement.body.size());
-  wire::Key key;
-  std::memcpy(&key, statement.signer.data(), sizeof(key));
-  wire::Seal seal;
-  std::memcpy(&seal, statement.signature.data(), sizeof(seal));
+  const auto key = std::bit_cast<wire::Key>(statement.signer);
+  const auto seal = std::bit_cast<wire::Seal>(statement.signature);
   builder.Finish(wire::CreateStatement(builder, domain, body, &key, &seal), wire::StatementIdentifier());
   PAPILIO_ASSERT_VALUES(builder.GetSize() <= kMaximumStatementBytes, builder.GetSize(), kMaximumStatementBytes);
   const auto bytes = std::as_bytes(std::span(builder.GetBufferPointer(), builder.GetSize()));
@@ -42,16 +39,10 @@ std::vector<std::byte> encode(const Statement& statement) {
 }
 
 std::optional<Statement> parse_statement(std::span<const std::byte> bytes) {
-  if (bytes.size() < 2 * sizeof(std::uint32_t) || bytes.size() > kMaximumStatementBytes) return std::nullopt;
-  struct alignas(kAlignment) Block {
-    std::byte bytes[kAlignment];
-  };
-  std::vector<Block> aligned((bytes.size() + kAlignment - 1) / kAlignment);
-  std::memcpy(aligned.data(), bytes.data(), bytes.size());
-  const auto* const begin = reinterpret_cast<const std::uint8_t*>(aligned.data());
-  flatbuffers::Verifier verifier(begin, bytes.size());
-  if (!verifier.VerifyBuffer<wire::Statement>(wire::StatementIdentifier())) return std::nullopt;
-  const wire::Statement* const table = wire::GetStatement(begin);
+  if (bytes.size() > kMaximumStatementBytes) return std::nullopt;
+  const VerifiedTable<wire::Statement> verified(bytes, wire::StatementIdentifier());
+  const wire::Statement* const table = verified.get();
+  if (table == nullptr) return std::nullopt;
   if (table->domain() == nullptr || table->body() == nullptr || table->signer() == nullptr ||
       table->seal() == nullptr || table->domain()->size() == 0 || table->domain()->size() > kMaximumDomainBytes) {
     return std::nullopt;
@@ -60,8 +51,8 @@ std::optional<Statement> parse_statement(std::span<const std::byte> bytes) {
   statement.domain = table->domain()->str();
   const auto body = std::as_bytes(std::span(table->body()->data(), table->body()->size()));
   statement.body.assign(body.begin(), body.end());
-  std::memcpy(statement.signer.data(), table->signer(), statement.signer.size());
-  std::memcpy(statement.signature.data(), table->seal(), statement.signature.size());
+  statement.signer = std::bit_cast<PublicKey>(*table->signer());
+  statement.signature = std::bit_cast<Signature>(*table->seal());
   return statement;
 }
 

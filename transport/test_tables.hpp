@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 #include <span>
 #include <string>
@@ -32,17 +33,8 @@ inline flatbuffers::Offset<flatbuffers::String> create_cut_text(Builder& builder
   return builder.CreateString(text.data(), std::min(text.size(), kMaximumTextBytes));
 }
 
-inline wire::PeerId to_wire(const PeerId& peer) {
-  wire::PeerId out;
-  std::memcpy(&out, peer.bytes.data(), sizeof(out));
-  return out;
-}
-
-inline PeerId from_wire(const wire::PeerId& peer) {
-  PeerId out;
-  std::memcpy(out.bytes.data(), &peer, sizeof(out));
-  return out;
-}
+inline wire::PeerId to_wire(const PeerId& peer) { return std::bit_cast<wire::PeerId>(peer); }
+inline PeerId from_wire(const wire::PeerId& peer) { return std::bit_cast<PeerId>(peer); }
 
 inline void build(Builder& builder, const TestRequest& request) {
   const auto run_id = create_cut_text(builder, request.run_id);

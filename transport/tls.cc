@@ -80,8 +80,7 @@ Result<TlsContext> TlsContext::create(const Identity& identity) {
   TlsContext context(SSL_CTX_new(TLS_method()));
   const Certificate certificate = make_certificate(identity);
   SSL_CTX* const ctx = context.context_.get();
-  // AES-GCM where the processor has instructions for it; elsewhere ChaCha20 is faster. (AES-256 costs a fifth more and
-  // is not needed: nobody's shards are worth breaking AES-128.)
+  // AES-GCM where the processor has instructions for it; elsewhere ChaCha20 is faster.
 #if defined(__x86_64__)
   const bool has_aes = __builtin_cpu_supports("aes") != 0;
 #else
@@ -102,7 +101,6 @@ Result<TlsContext> TlsContext::create(const Identity& identity) {
   }
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_max_cert_list(ctx, 4096);
-  SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   SSL_CTX_set_cert_verify_callback(ctx, TlsSession::check_certificate, nullptr);
   return Result<TlsContext>(std::move(context));

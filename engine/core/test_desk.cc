@@ -21,7 +21,7 @@ void TestDesk::forget(TimePoint now) {
 }
 
 // What is left of the time that this peer, this address or everybody has to wait for the next test to begin.
-std::optional<Duration> TestDesk::too_soon_by(TimePoint now, const PeerId& peer, const std::string& address) const {
+std::optional<Duration> TestDesk::too_soon_by(TimePoint now, const PeerId& peer, const AddressBlock& address) const {
   Duration left{};
   std::size_t from_address = 0, this_hour = 0;
   for (auto each = history_.rbegin(); each != history_.rend(); ++each) {
@@ -45,7 +45,7 @@ Duration TestDesk::wait_for(TimePoint now, std::size_t ahead) const {
 }
 
 TestDesk::Answer TestDesk::handle_request(TimePoint now, Ticket ticket, const PeerId& peer,
-                                          const std::string& address) {
+                                          const AddressBlock& address) {
   forget(now);
   std::size_t from_address = 0;
   bool here = false;

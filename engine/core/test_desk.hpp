@@ -8,11 +8,11 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "engine/base/ids.hpp"
 #include "engine/base/time.hpp"
+#include "engine/core/door.hpp"
 
 namespace papilio::core {
 
@@ -50,8 +50,7 @@ class TestDesk {
 
   explicit TestDesk(const TestDeskConfig& config);
 
-  // `address` without the port.
-  Answer handle_request(TimePoint now, Ticket ticket, const PeerId& peer, const std::string& address);
+  Answer handle_request(TimePoint now, Ticket ticket, const PeerId& peer, const AddressBlock& address);
   // The candidate left, or its test is over. Unknown tickets are nobody's.
   void handle_gone(TimePoint now, Ticket ticket);
   // Whose test begins now; call until it says nothing.
@@ -69,18 +68,18 @@ class TestDesk {
   struct Visitor {
     Ticket ticket = 0;
     PeerId peer;
-    std::string address;
+    AddressBlock address;
     TimePoint began{};
   };
   struct Start {
     TimePoint time;
     PeerId peer;
-    std::string address;
+    AddressBlock address;
   };
 
   void forget(TimePoint now);
   [[nodiscard]] std::optional<Duration> too_soon_by(TimePoint now, const PeerId& peer,
-                                                    const std::string& address) const;
+                                                    const AddressBlock& address) const;
   [[nodiscard]] Duration wait_for(TimePoint now, std::size_t ahead) const;
 
   TestDeskConfig config_;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -15,8 +16,10 @@
 
 #include "engine/base/assert.hpp"
 #include "statements_generated.h"
+#include "transport/draft_file.hpp"
 #include "transport/socket.hpp"
 #include "transport/statement.hpp"
+#include "transport/verified_table.hpp"
 
 namespace papilio::node {
 namespace {
@@ -30,20 +33,6 @@ constexpr std::uint64_t kLastSecond = 253'402'300'799;
 constexpr auto kLongestNanoseconds = static_cast<std::uint64_t>(std::numeric_limits<Duration::rep>::max());
 constexpr std::string_view kFileSuffix = ".certificate";
 constexpr std::size_t kFileNameDigits = 16;
-// FlatBuffers reads 64-bit fields where they lie.
-constexpr std::size_t kAlignment = 16;
-
-wire::Named to_wire(const PeerId& peer) {
-  wire::Named named;
-  std::memcpy(&named, peer.bytes.data(), sizeof(named));
-  return named;
-}
-
-PeerId from_wire(const wire::Named& named) {
-  PeerId peer;
-  std::memcpy(peer.bytes.data(), &named, sizeof(named));
-  return peer;
-}
 
 Error no_certificate(const std::string& why) { return usage_error("not a certificate: " + why); }
 
@@ -54,8 +43,8 @@ std::optional<Qualification> read_body(const wire::Certificate& table) {
     if (time_ns > kLongestNanoseconds) return std::nullopt;
   }
   if (table.issued_s() >= table.expires_s() || table.expires_s() > kLastSecond) return std::nullopt;
-  return Qualification{.subject = from_wire(*table.subject()),
-                       .judge = from_wire(*table.judge()),
+  return Qualification{.subject = std::bit_cast<PeerId>(*table.subject()),
+                       .judge = std::bit_cast<PeerId>(*table.judge()),
                        .run_id = table.run_id() != nullptr ? table.run_id()->str() : std::string(),
                        .up_bps = table.up_bps(),
                        .down_bps = table.down_bps(),
@@ -69,18 +58,9 @@ std::optional<Qualification> read_body(const wire::Certificate& table) {
                        .down_at_once_bps = table.down_at_once_bps()};
 }
 
-// The body lies in a vector of bytes, which may begin anywhere.
 std::optional<Qualification> parse_body(std::span<const std::byte> body) {
-  struct alignas(kAlignment) Block {
-    std::byte bytes[kAlignment];
-  };
-  std::vector<Block> aligned((body.size() + kAlignment - 1) / kAlignment);
-  if (aligned.empty()) return std::nullopt;
-  std::memcpy(aligned.data(), body.data(), body.size());
-  const auto* const begin = reinterpret_cast<const std::uint8_t*>(aligned.data());
-  flatbuffers::Verifier verifier(begin, body.size());
-  if (!verifier.VerifyBuffer<wire::Certificate>(nullptr)) return std::nullopt;
-  return read_body(*flatbuffers::GetRoot<wire::Certificate>(begin));
+  const transport::VerifiedTable<wire::Certificate> verified(body);
+  return verified.get() != nullptr ? read_body(*verified.get()) : std::nullopt;
 }
 
 Error failed(const std::string& path, const std::string& doing) {
@@ -97,8 +77,8 @@ std::filesystem::path directory_of(const std::string& state_directory) {
 std::vector<std::byte> sign_certificate(const transport::Identity& judge, const Qualification& figures) {
   PAPILIO_ASSERT(figures.judge == judge.id());
   flatbuffers::FlatBufferBuilder builder(512);
-  const wire::Named subject = to_wire(figures.subject);
-  const wire::Named signer = to_wire(figures.judge);
+  const auto subject = std::bit_cast<wire::Named>(figures.subject);
+  const auto signer = std::bit_cast<wire::Named>(figures.judge);
   const auto nanoseconds = [](Duration duration) { return static_cast<std::uint64_t>(duration.count()); };
   const auto seconds = [](WallTime time) { return static_cast<std::uint64_t>(time.time_since_epoch().count()); };
   const auto run_id = builder.CreateString(figures.run_id);
@@ -136,11 +116,10 @@ Status write_certificate(const std::string& path, std::span<const std::byte> byt
   const std::filesystem::path directory = std::filesystem::absolute(path).parent_path();
   if (::mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) return failed(directory.string(), "created");
   const std::string draft = path + ".new";
-  const Descriptor file(::open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-  if (!file.valid() || ::write(file.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()) ||
-      ::fsync(file.get()) != 0 || ::rename(draft.c_str(), path.c_str()) != 0) {
+  if (!transport::write_draft(draft, bytes, 0644)) return failed(path, "written");
+  if (::rename(draft.c_str(), path.c_str()) != 0) {
     Error error = failed(path, "written");
-    if (file.valid()) ::unlink(draft.c_str());
+    ::unlink(draft.c_str());
     return error;
   }
   const Descriptor folder(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

@@ -1,6 +1,5 @@
 #include "engine/node/evidence_keeper.hpp"
 
-#include <fcntl.h>
 #include <pthread.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
@@ -11,7 +10,7 @@
 #include <filesystem>
 #include <utility>
 
-#include "transport/socket.hpp"
+#include "transport/draft_file.hpp"
 #include "transport/statement.hpp"
 
 namespace papilio::node {
@@ -124,14 +123,7 @@ Status EvidenceKeeper::write(const Waiting& waiting) {
   // Other nodes may write here, too, and so may this one's last life, which is about to end.
   const std::string draft =
       (folder / (".evidence-" + to_hex(signer_.id()) + "-" + std::to_string(::getpid()) + ".new")).string();
-  ::unlink(draft.c_str());  // of a life that was cut short
-  const transport::Descriptor file(::open(draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
-  if (!file.valid() || ::write(file.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()) ||
-      ::fsync(file.get()) != 0) {
-    const Error error = failed((folder / waiting.name).string());
-    if (file.valid()) ::unlink(draft.c_str());
-    return error;
-  }
+  if (!transport::write_draft(draft, bytes, 0644)) return failed((folder / waiting.name).string());
   Status status = Done{};
   for (int number = 1; number <= kMostOfOneName; ++number) {
     const std::string name = numbered(waiting.name, number);

@@ -1,6 +1,6 @@
 #include "engine/node/judge.hpp"
 
-#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "engine/base/units.hpp"
+#include "engine/node/address_block.hpp"
 #include "engine/node/certificate.hpp"
 #include "kernels/ops.h"
 
@@ -57,32 +58,24 @@ bool is_ipv6(const transport::Address& address) {
 
 }  // namespace
 
-std::string host_of(const transport::Address& address) {
-  char text[INET6_ADDRSTRLEN] = {};
-  if (address.is_simulated()) return "sim/" + std::to_string(address.simulated_host());
-  if (address.family() == AF_INET) {
-    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(address.data())->sin_addr, text, sizeof(text));
-  } else if (address.family() == AF_INET6) {
-    in6_addr host = reinterpret_cast<const sockaddr_in6*>(address.data())->sin6_addr;
-    if (!is_ipv6(address)) {
-      inet_ntop(AF_INET, &host.s6_addr[12], text, sizeof(text));
-    } else {
-      std::memset(&host.s6_addr[8], 0, 8);  // a customer's network is a /64: all of it is one
-      inet_ntop(AF_INET6, &host, text, sizeof(text));
-    }
-  }
-  return text;
+core::DoorConfig door_of_judge() {
+  core::DoorConfig door;
+  door.elsewhere = {.connections = 40, .handshakes = 20, .attempts_at_once = 80, .attempts_per_s = 4};
+  door.local_host = {.connections = 80, .handshakes = 40, .attempts_at_once = 1024, .attempts_per_s = 256};
+  door.connections_in_total = 128;
+  door.handshakes_in_total = 64;
+  return door;
 }
 
 Judge::Judge(transport::Io& io, JudgeConfig config)
-    : io_(io), config_(std::move(config)), desk_(config_.desk), expected_(config_.payload_bytes) {}
+    : io_(io), config_(std::move(config)), desk_(config_.desk), door_(config_.door), expected_(config_.payload_bytes) {}
 
 Judge::~Judge() { PAPILIO_ASSERT_VALUES(guests_.empty(), guests_.size(), 0); }
 
 Status Judge::start() {
-  // A data flow reads into one slab at a time. Those of a test that is over may keep theirs until they are cut, while
-  // the next test begins: so there is one for every connection that there may be.
-  auto slabs = transport::SlabPool::make(config_.payload_bytes, config_.most_connections);
+  // A data flow reads into one slab at a time, and keeps it until it is closed: one for every connection that there may
+  // be.
+  auto slabs = transport::SlabPool::make(config_.payload_bytes, config_.door.connections_in_total);
   if (!slabs) return slabs.error();
   slabs_.emplace(std::move(*slabs));
   auto listening = io_.listen(config_.listen, config_.socket, *this);
@@ -95,23 +88,27 @@ Status Judge::start() {
 
 void Judge::on_accepted(transport::Stream& stream) {
   const transport::Address address = stream.peer_address();
+  const core::AddressBlock block = address_block_of(address);
+  const core::DoorAnswer answer = door_.handle_opened(io_.now(), block);
+  if (answer.displaced != 0) {
+    const auto displaced = std::find_if(guests_.begin(), guests_.end(),
+                                        [&](const Guest& guest) { return guest.visit == answer.displaced; });
+    if (displaced != guests_.end()) dismiss(*displaced);
+  }
+  if (answer.verdict != core::DoorVerdict::welcome) {
+    if (may_say(to_string(answer.verdict))) {
+      spdlog::warn("{}: refused: {}", address.to_string(), door_.explain(answer.verdict, block));
+    }
+    return transport::turn_away(stream);
+  }
   Guest& guest = guests_.emplace_back(static_cast<FlowEvents&>(*this));
   guest.position = std::prev(guests_.end());
   guest.flow.context = &guest;
   guest.address = address.to_string();
-  guest.host = host_of(address);
+  guest.block = block;
+  guest.visit = answer.visit;
   guest.deadline = saturating_add(io_.now(), config_.patience);
   guest.flow.adopt(stream);
-  // Those that are being closed are gone with the next turns.
-  std::size_t all = 0, from_host = 0;
-  for (const Guest& other : guests_) {
-    if (other.stage == Stage::closing) continue;
-    all += 1;
-    from_host += other.host == guest.host ? 1 : 0;
-  }
-  if (all <= config_.most_connections && from_host <= config_.most_connections_per_address) return;
-  if (may_say("too many connections")) spdlog::warn("{}: refused: too many connections", guest.address);
-  dismiss(guest);
 }
 
 void Judge::on_flow_failed(Flow& flow, const transport::FlowFailure& failure) {
@@ -128,6 +125,7 @@ void Judge::on_flow_failed(Flow& flow, const transport::FlowFailure& failure) {
 void Judge::on_flow_closed(Flow& flow) {
   Guest& guest = *static_cast<Guest*>(flow.context);
   if (guest.session != nullptr) fail(*guest.session, "a connection was lost");
+  door_.handle_closed(guest.visit);
   guests_.erase(guest.position);
 }
 
@@ -171,18 +169,22 @@ void Judge::handle_request(Guest& guest, const transport::TestRequest& request) 
                   {.reason = TestWaitReason::wrong_run,
                    .detail = "this judge is of the run '" + config_.run_id + "': ask with --run-id " + config_.run_id});
   }
-  if (std::chrono::milliseconds(request.duration_ms) < config_.shortest_test ||
-      request.run_id.size() > kMaximumRunIdBytes) {
+  if (request.run_id.size() > kMaximumRunIdBytes) {
+    return refuse(guest, {.reason = TestWaitReason::bad_request,
+                          .detail = "the name of a run has at most " + std::to_string(kMaximumRunIdBytes) + " bytes"});
+  }
+  if (std::chrono::milliseconds(request.duration_ms) < config_.shortest_test) {
     return refuse(guest, {.reason = TestWaitReason::bad_request,
                           .detail = "a test takes at least " + human_duration(config_.shortest_test) +
                                     " after the connection stands: ask for more --seconds"});
   }
   guest.ticket = next_ticket_++;
-  const TestDesk::Answer answer = desk_.handle_request(io_.now(), guest.ticket, guest.peer, guest.host);
+  const TestDesk::Answer answer = desk_.handle_request(io_.now(), guest.ticket, guest.peer, guest.block);
   const std::uint32_t retry_after_ms = to_ms(answer.retry_after);
   switch (answer.kind) {
     case TestDesk::Kind::queued:
       guest.stage = Stage::queued;
+      door_.handle_established(guest.visit);
       guest.deadline = io_.now();  // for the first word about its turn
       return begin_tests();
     case TestDesk::Kind::busy:
@@ -252,6 +254,7 @@ void Judge::handle_join(Guest& guest, const transport::TestRequest& request) {
   if (io_.now() >= session.join_by) return violate(guest, "a data flow that came too late for its test");
   guest.peer = session.control->peer;
   guest.stage = Stage::data;
+  door_.handle_established(guest.visit);
   guest.deadline = kNever;
   guest.session = &session;
   guest.index = index;
@@ -333,10 +336,7 @@ transport::PayloadDecision Judge::on_payload_header(Flow& flow, const Header& he
     return {};
   }
   transport::Slab slab = slabs_->take();
-  if (!slab) {  // those of connections that are being closed are not back yet
-    violate(guest, "more test data at once than this judge has room for");
-    return {};
-  }
+  PAPILIO_ASSERT(slab);  // one for each that the door lets stand, and those that are being closed count
   return {.verdict = transport::PayloadVerdict::accept, .slab = std::move(slab)};
 }
 

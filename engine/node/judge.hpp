@@ -11,9 +11,11 @@
 #include <list>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/base/result.hpp"
+#include "engine/core/door.hpp"
 #include "engine/core/line_test.hpp"
 #include "engine/core/qualification.hpp"
 #include "engine/core/test_desk.hpp"
@@ -24,6 +26,10 @@
 #include "transport/test_filler.hpp"
 
 namespace papilio::node {
+
+// A judge tests one candidate at a time, which has 17 connections at most, and lets a few wait: far smaller crowds than
+// a node's. Half of its connections at most are such that have asked for nothing yet.
+[[nodiscard]] core::DoorConfig door_of_judge();
 
 struct JudgeConfig {
   transport::Address listen;
@@ -44,8 +50,7 @@ struct JudgeConfig {
   Duration shortest_test = std::chrono::milliseconds(1500), longest_test = std::chrono::seconds(60);
   // For the first frame of a connection, and for all data flows once a test begins.
   Duration patience = std::chrono::seconds(5);
-  std::size_t most_connections = 128;
-  std::size_t most_connections_per_address = 40;
+  core::DoorConfig door = door_of_judge();
   // For dates in certificates.
   std::function<core::WallTime()> wall_now;
 };
@@ -91,7 +96,9 @@ class Judge final : private transport::FlowEvents, private transport::ListenerEv
     explicit Guest(transport::FlowEvents& events) : flow(events) {}
     transport::Flow flow;
     std::list<Guest>::iterator position;
-    std::string address, host;  // host: the address without its port, what limits go by
+    std::string address;
+    core::AddressBlock block;
+    core::Visit visit = 0;
     Stage stage = Stage::awaiting_request;
     TimePoint deadline = kNever;
     core::TestDesk::Ticket ticket = 0;
@@ -156,6 +163,7 @@ class Judge final : private transport::FlowEvents, private transport::ListenerEv
   transport::Io& io_;
   JudgeConfig config_;
   core::TestDesk desk_;
+  core::Door door_;
   transport::Listener* listener_ = nullptr;
   std::optional<transport::SlabPool> slabs_;
   std::list<Guest> guests_;
@@ -165,8 +173,5 @@ class Judge final : private transport::FlowEvents, private transport::ListenerEv
   LogLimit log_limit_;
   std::vector<TestOutcome> outcomes_;
 };
-
-// The part of an address that limits go by: without the port, of IPv6 the first 64 bits, IPv4 in IPv6 as IPv4.
-[[nodiscard]] std::string host_of(const transport::Address& address);
 
 }  // namespace papilio::node

@@ -1,17 +1,15 @@
 #include "engine/node/mesh.hpp"
 
-#include <netinet/in.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <array>
-#include <cstring>
 #include <utility>
 
 #include "engine/base/assert.hpp"
 #include "engine/base/limits.hpp"
 #include "engine/base/random.hpp"
 #include "engine/base/units.hpp"
+#include "engine/node/address_block.hpp"
 
 namespace papilio::node {
 
@@ -32,40 +30,13 @@ std::string printable(const std::string& text) {
   return line;
 }
 
-}  // namespace
-
 // Somebody has to do something about it, or time has to pass: no use in asking again soon.
 bool lasts_for_a_while(RefusalReason reason) {
   return reason == RefusalReason::banned || reason == RefusalReason::not_allowed ||
          reason == RefusalReason::not_qualified || reason == RefusalReason::wrong_identity;
 }
 
-core::AddressBlock block_of(const transport::Address& address) {
-  if (address.is_simulated()) {
-    const std::uint32_t host = address.simulated_host();
-    return core::AddressBlock::of_ipv4({static_cast<std::uint8_t>(host >> 24U), static_cast<std::uint8_t>(host >> 16U),
-                                        static_cast<std::uint8_t>(host >> 8U), static_cast<std::uint8_t>(host)});
-  }
-  if (address.is_local_host()) return core::AddressBlock::local_host();
-  if (address.family() == AF_INET6) {
-    std::array<std::uint8_t, 16> bytes{};
-    std::memcpy(bytes.data(), &reinterpret_cast<const sockaddr_in6*>(address.data())->sin6_addr, bytes.size());
-    return core::AddressBlock::of_ipv6(bytes);
-  }
-  std::array<std::uint8_t, 4> bytes{};
-  std::memcpy(bytes.data(), &reinterpret_cast<const sockaddr_in*>(address.data())->sin_addr, bytes.size());
-  return core::AddressBlock::of_ipv4(bytes);
-}
-
-// Of connections that are turned away at the door.
-class NobodyListening final : public transport::StreamEvents {
- public:
-  void on_connected(transport::Stream&) override {}
-  void on_read(transport::Stream&, std::size_t) override {}
-  void on_written(transport::Stream&) override {}
-  void on_failed(transport::Stream&, transport::IoStatus) override {}
-  void on_closed(transport::Stream&) override {}
-};
+}  // namespace
 
 transport::SocketOptions default_socket_options(bool local_host, const std::string& congestion_control) {
   transport::SocketOptions options;
@@ -291,12 +262,8 @@ Hello Mesh::own_hello(std::uint64_t session, std::uint16_t flow, std::uint16_t f
 void Mesh::on_accepted(transport::Stream& stream) {
   const transport::Address address = stream.peer_address();
   const core::Visit visit = visit_from(address);
-  if (visit == 0) {
-    // Ten thousand of these are not to keep anybody waiting: nothing is set up for them.
-    static NobodyListening nobody;
-    stream.set_events(nobody);
-    return stream.abort();
-  }
+  // Ten thousand of these are not to keep anybody waiting: nothing is set up for them.
+  if (visit == 0) return transport::turn_away(stream);
   Connection& connection = new_connection(address.to_string(), is_local_host(address));
   connection.visit = visit;
   connection.stage = Stage::awaiting_hello;
@@ -306,7 +273,7 @@ void Mesh::on_accepted(transport::Stream& stream) {
 // 0: it is not let in.
 core::Visit Mesh::visit_from(const transport::Address& address) {
   if (leaving_) return 0;
-  const core::AddressBlock block = block_of(address);
+  const core::AddressBlock block = address_block_of(address);
   const core::DoorAnswer answer = door_.handle_opened(io_.now(), block);
   if (answer.displaced != 0) close_displaced(answer.displaced);
   if (answer.verdict == core::DoorVerdict::welcome) return answer.visit;
@@ -319,7 +286,7 @@ core::Visit Mesh::visit_from(const transport::Address& address) {
 
 void Mesh::turn_away(Connection& connection, core::DoorVerdict verdict) {
   const std::string why =
-      std::string(to_string(verdict)) + ": " + door_.explain(verdict, block_of(connection.flow.peer_address()));
+      std::string(to_string(verdict)) + ": " + door_.explain(verdict, address_block_of(connection.flow.peer_address()));
   if (may_say(to_string(verdict))) spdlog::warn("{}: refused: {}", connection.address, why);
   refuse(connection, {RefusalReason::too_many, why});
 }
@@ -392,7 +359,6 @@ std::optional<Refusal> Mesh::objection_to_id(const Connection& connection, const
   if (config_.is_secure) {
     const transport::PublicKey* const key = connection.flow.peer_key();
     if (key == nullptr || transport::peer_id_of(*key) != hello.peer) {
-      counters_.wrong_identity += 1;
       return Refusal{RefusalReason::wrong_identity,
                      "the hello is from " + to_hex(hello.peer) + ", the key on this connection is " +
                          (key == nullptr ? "missing" : "that of " + to_hex(transport::peer_id_of(*key))) +
@@ -519,7 +485,6 @@ Peer& Mesh::establish(Connection& connection) {
     peer->rate_bytes_per_s = connection.hello.rate_bytes_per_s;
     peer->session = connection.hello.session;
     peer->is_local_host = connection.is_local_host;
-    peer->is_encrypted = connection.flow.peer_key() != nullptr;
     peer->welcome_until = connection.welcome_until;
     peer->heard = io_.now();
     peer->dialled_here = connection.dialled;
@@ -582,8 +547,9 @@ std::vector<RefusalCount> Mesh::refusals() const {
 }
 
 std::uint64_t Mesh::total_refusals() const {
-  std::uint64_t total =
-      counters_.refused + counters_.not_secure + counters_.protocol_violations + counters_.handshake_timeouts;
+  const std::uint64_t by_the_door = counters_.refused_for[static_cast<std::size_t>(RefusalReason::too_many)];
+  std::uint64_t total = counters_.refused - by_the_door + counters_.not_secure + counters_.protocol_violations +
+                        counters_.handshake_timeouts;
   for (std::size_t i = 1; i < core::kDoorVerdicts; ++i) total += door_.count_of(static_cast<core::DoorVerdict>(i));
   return total;
 }

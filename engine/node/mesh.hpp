@@ -47,7 +47,6 @@ struct Peer {
   std::uint64_t rate_bytes_per_s = 0;
   std::uint64_t session = 0;
   bool is_local_host = false;
-  bool is_encrypted = false;  // and its id is that of the key that it has proved to hold
   bool dialled_here = false;
   TimePoint heard{};                 // its last whole frame came then
   TimePoint welcome_until = kNever;  // then its certificates run out
@@ -175,14 +174,14 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
     std::array<std::uint64_t, transport::kRefusalReasons> refused_for{};  // by RefusalReason
     std::uint64_t protocol_violations = 0;                                // not our protocol, or malformed
     std::uint64_t handshake_timeouts = 0;
-    std::uint64_t not_secure = 0;      // connections that came to nothing in the TLS handshake
-    std::uint64_t wrong_identity = 0;  // hellos under an id that is not the sender's
+    std::uint64_t not_secure = 0;  // connections that came to nothing in the TLS handshake
   };
   [[nodiscard]] const Counters& counters() const { return counters_; }
   [[nodiscard]] const core::Door& door() const { return door_; }
   // Everybody who was refused or gave up, by the word for it; only what happened at all. Refusals of this node by
   // others are not in it.
   [[nodiscard]] std::vector<RefusalCount> refusals() const;
+  // The sum of them: a new one is worth telling.
   [[nodiscard]] std::uint64_t total_refusals() const;
 
  private:

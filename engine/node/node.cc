@@ -53,6 +53,7 @@ struct Kept {
   std::optional<transport::Identity> identity;  // what is signed with; none without security
   std::vector<core::ConductRecord> records;
 };
+
 std::string text_of(double value) {
   char text[32];
   std::snprintf(text, sizeof(text), "%.9g", value);
@@ -415,9 +416,8 @@ class LoopNode final : public Node, private node::EngineEvents {
       exchange_.progress = progress;
       exchange_.group_is_complete = exchange_.group_is_complete || complete;
       exchange_.out_of_step = group_.is_out_of_step();
-      if (std::exchange(refusals_told_, engine_.mesh().total_refusals()) != engine_.mesh().total_refusals()) {
-        exchange_.refused = engine_.mesh().refusals();
-      }
+      const std::uint64_t refusals = engine_.mesh().total_refusals();
+      if (std::exchange(refusals_told_, refusals) != refusals) exchange_.refused = engine_.mesh().refusals();
       if (!exchange_.group_is_complete) {
         exchange_.unanswered = engine_.mesh().unanswered();
         exchange_.bans = engine_.mesh().bans();
@@ -643,13 +643,6 @@ Result<Kept> open_state(const std::string& path) {
   return Result<Kept>(std::move(kept));
 }
 
-Result<transport::IoBackend> backend_of(const std::string& name) {
-  if (name == "auto") return transport::IoBackend::automatic;
-  if (name == "uring") return transport::IoBackend::uring;
-  if (name == "uv") return transport::IoBackend::uv;
-  return usage_error("transport: '" + name + "' is not a backend: use auto, uring or uv");
-}
-
 Status check(const NodeConfig& config) {
   if (config.role == Role::validator) {
     return usage_error("role: validator is not part of rounds yet: use miner or client");
@@ -760,7 +753,7 @@ Result<std::unique_ptr<Node>> Node::start(NodeConfig config) {
                                 .instance = *seed,
                                 .patience = config.roster};
 
-  auto backend = backend_of(config.transport);
+  auto backend = transport::parse_io_backend(config.transport);
   if (!backend) return backend.error();
   std::string note;
   auto io = transport::make_io(*backend, &note);

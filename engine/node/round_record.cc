@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <utility>
 
 #include "engine/base/assert.hpp"
 #include "statements_generated.h"
 #include "transport/statement.hpp"
+#include "transport/verified_table.hpp"
 
 namespace papilio::node {
 namespace {
@@ -25,43 +25,6 @@ constexpr std::size_t kMemberBytes =
 static_assert(kFixedBytes + kMaximumRunIdBytes + kRosterBytes + kMaximumMembers * kMemberBytes <=
               transport::kMaximumStatementBytes);
 static_assert(kFixedBytes + kMaximumRunIdBytes + 2 * kRosterBytes <= transport::kMaximumStatementBytes);
-static_assert(sizeof(wire::Named) == sizeof(PeerId::bytes));
-
-wire::Named to_wire(const PeerId& id) {
-  wire::Named named;
-  std::memcpy(&named, id.bytes.data(), sizeof(named));
-  return named;
-}
-
-PeerId from_wire(const wire::Named& named) {
-  PeerId id;
-  std::memcpy(id.bytes.data(), &named, id.bytes.size());
-  return id;
-}
-
-wire::Key to_wire(const transport::PublicKey& bytes) {
-  wire::Key key;
-  std::memcpy(&key, bytes.data(), sizeof(key));
-  return key;
-}
-
-transport::PublicKey from_wire(const wire::Key& key) {
-  transport::PublicKey bytes;
-  std::memcpy(bytes.data(), &key, bytes.size());
-  return bytes;
-}
-
-wire::Seal to_wire(const transport::Signature& signature) {
-  wire::Seal seal;
-  std::memcpy(&seal, signature.data(), sizeof(seal));
-  return seal;
-}
-
-transport::Signature from_wire(const wire::Seal& seal) {
-  transport::Signature signature;
-  std::memcpy(signature.data(), &seal, signature.size());
-  return signature;
-}
 
 std::string cut(std::string_view text, std::size_t most) { return std::string(text.substr(0, most)); }
 
@@ -74,16 +37,16 @@ auto build(Builder& builder, const SignedCommit& roster) {
   const core::Proposal& proposal = roster.commit.proposal;
   std::vector<wire::RosterEntry> members;
   for (const core::RosterEntry& each : proposal.members) {
-    members.emplace_back(to_wire(each.peer), each.rate_bytes_per_s, each.reduces);
+    members.emplace_back(std::bit_cast<wire::Named>(each.peer), each.rate_bytes_per_s, each.reduces);
   }
   std::vector<wire::Consent> consents;
   for (const transport::Consent& each : roster.consents) {
-    consents.emplace_back(to_wire(each.key), to_wire(each.signature));
+    consents.push_back(std::bit_cast<wire::Consent>(each));
   }
   const auto wire_members = builder.CreateVectorOfStructs(members);
   const auto wire_consents = builder.CreateVectorOfStructs(consents);
-  const wire::Named proposer = to_wire(proposal.ballot.proposer);
-  const wire::Seal seal = to_wire(roster.seal);
+  const auto proposer = std::bit_cast<wire::Named>(proposal.ballot.proposer);
+  const auto seal = std::bit_cast<wire::Seal>(roster.seal);
   return wire::CreateSignedRoster(builder, proposal.round, proposal.epoch, proposal.ballot.attempt, proposal.instance,
                                   &proposer, wire_members, proposal.chunk_bytes, proposal.timeout_ms,
                                   roster.commit.mask, wire_consents, &seal);
@@ -92,7 +55,7 @@ auto build(Builder& builder, const SignedCommit& roster) {
 auto build(Builder& builder, const MemberRecord& member) {
   const auto reason = builder.CreateString(cut(member.reason, kMaximumReasonBytes));
   const auto evidence = builder.CreateString(cut(member.evidence, kMaximumEvidenceBytes));
-  const wire::Named peer = to_wire(member.peer);
+  const auto peer = std::bit_cast<wire::Named>(member.peer);
   wire::MemberRecordBuilder record(builder);
   record.add_peer(&peer);
   record.add_contributions_in(member.contributions_in);
@@ -112,16 +75,12 @@ auto build(Builder& builder, const MemberRecord& member) {
 bool is_short(const flatbuffers::String* text, std::size_t most) { return text == nullptr || text->size() <= most; }
 std::string text_of(const flatbuffers::String* text) { return text == nullptr ? std::string() : text->str(); }
 
-// Bodies lie anywhere; FlatBuffers reads 64-bit fields where they lie.
 template <typename Table, typename Read>
 auto read_table(std::span<const std::byte> body, Read read) -> decltype(read(std::declval<const Table&>())) {
-  if (body.size() < sizeof(std::uint32_t) || body.size() > transport::kMaximumStatementBytes) return std::nullopt;
-  std::vector<std::uint64_t> aligned((body.size() + 7) / 8);
-  std::memcpy(aligned.data(), body.data(), body.size());
-  const auto* const begin = reinterpret_cast<const std::uint8_t*>(aligned.data());
-  flatbuffers::Verifier verifier(begin, body.size());
-  if (!verifier.VerifyBuffer<Table>(nullptr)) return std::nullopt;
-  return read(*flatbuffers::GetRoot<Table>(begin));
+  if (body.size() > transport::kMaximumStatementBytes) return std::nullopt;
+  const transport::VerifiedTable<Table> verified(body);
+  if (verified.get() == nullptr) return std::nullopt;
+  return read(*verified.get());
 }
 
 // What the verifier leaves open: an offset that was made up may point between two words.
@@ -142,17 +101,17 @@ std::optional<SignedCommit> read_roster(const wire::SignedRoster* table) {
   core::Proposal& proposal = roster.commit.proposal;
   proposal.round = table->round();
   proposal.epoch = table->epoch();
-  proposal.ballot = {table->attempt(), from_wire(*table->proposer())};
+  proposal.ballot = {table->attempt(), std::bit_cast<PeerId>(*table->proposer())};
   proposal.instance = table->instance();
   proposal.chunk_bytes = table->chunk_bytes();
   proposal.timeout_ms = table->timeout_ms();
   for (const wire::RosterEntry* each : *table->members()) {
-    proposal.members.push_back({from_wire(each->peer()), each->rate_bytes_per_s(), each->reduces()});
+    proposal.members.push_back({std::bit_cast<PeerId>(each->peer()), each->rate_bytes_per_s(), each->reduces()});
   }
   for (const wire::Consent* each : *table->consents()) {
-    roster.consents.push_back({from_wire(each->key()), from_wire(each->seal())});
+    roster.consents.push_back(std::bit_cast<transport::Consent>(*each));
   }
-  roster.seal = from_wire(*table->seal());
+  roster.seal = std::bit_cast<transport::Signature>(*table->seal());
   if (core::judge(roster.commit) != core::RosterVerdict::accepted) return std::nullopt;
   return roster;
 }
@@ -169,7 +128,7 @@ std::optional<MemberRecord> read_member(const wire::MemberRecord& table) {
     return std::nullopt;
   }
   MemberRecord member;
-  member.peer = from_wire(*table.peer());
+  member.peer = std::bit_cast<PeerId>(*table.peer());
   member.contributions_in = table.contributions_in();
   member.contributions_clipped = table.contributions_clipped();
   member.averages_in = table.averages_in();

@@ -28,12 +28,14 @@ PeerId peer(std::uint64_t number) {
   return id;
 }
 
-std::string host(std::uint64_t number) { return "10.0.0." + std::to_string(number); }
+AddressBlock host(std::uint64_t number) {
+  return AddressBlock::of_ipv4({10, 0, static_cast<std::uint8_t>(number >> 8U), static_cast<std::uint8_t>(number)});
+}
 
 class TestDeskTest : public ::testing::Test {
  protected:
   TestDesk::Answer ask(std::uint64_t who) { return ask(who, who, host(who)); }
-  TestDesk::Answer ask(TestDesk::Ticket ticket, std::uint64_t who, const std::string& from) {
+  TestDesk::Answer ask(TestDesk::Ticket ticket, std::uint64_t who, const AddressBlock& from) {
     return desk_.handle_request(now_, ticket, peer(who), from);
   }
   // One whole test of 10 s.
@@ -91,16 +93,16 @@ TEST_F(TestDeskTest, SoManyWaitAndNoMore) {
 }
 
 TEST_F(TestDeskTest, SoManyFromOneAddressAndNoMore) {
-  for (std::uint64_t who = 1; who <= config_.per_address; ++who) EXPECT_EQ(ask(who, who, "x").kind, Kind::queued);
-  EXPECT_EQ(ask(98, 98, "x").kind, Kind::busy);
-  EXPECT_EQ(ask(99, 99, "y").kind, Kind::queued);
+  for (std::uint64_t who = 1; who <= config_.per_address; ++who) EXPECT_EQ(ask(who, who, host(201)).kind, Kind::queued);
+  EXPECT_EQ(ask(98, 98, host(201)).kind, Kind::busy);
+  EXPECT_EQ(ask(99, 99, host(202)).kind, Kind::queued);
 }
 
 TEST_F(TestDeskTest, OnePeerIsHereOnce) {
-  EXPECT_EQ(ask(1, 7, "x").kind, Kind::queued);
-  EXPECT_EQ(ask(2, 7, "y").kind, Kind::already_here);
+  EXPECT_EQ(ask(1, 7, host(201)).kind, Kind::queued);
+  EXPECT_EQ(ask(2, 7, host(202)).kind, Kind::already_here);
   EXPECT_EQ(desk_.poll_begin(now_), 1);
-  EXPECT_EQ(ask(2, 7, "y").kind, Kind::already_here);
+  EXPECT_EQ(ask(2, 7, host(202)).kind, Kind::already_here);
 }
 
 TEST_F(TestDeskTest, APeerIsTestedAgainAfterTheIntervalNotBefore) {
@@ -109,22 +111,22 @@ TEST_F(TestDeskTest, APeerIsTestedAgainAfterTheIntervalNotBefore) {
   EXPECT_EQ(answer.kind, Kind::too_often);
   EXPECT_EQ(answer.retry_after, config_.every - seconds(10));
   now_ = kStart + config_.every - Duration(1);
-  EXPECT_EQ(ask(1, 1, "elsewhere").kind, Kind::too_often);
+  EXPECT_EQ(ask(1, 1, host(203)).kind, Kind::too_often);
   now_ = kStart + config_.every;
   EXPECT_EQ(ask(1).kind, Kind::queued);
 }
 
 TEST_F(TestDeskTest, AnAddressIsTestedSoOftenUnderWhateverNames) {
   for (std::uint64_t who = 1; who <= config_.per_address; ++who) {
-    ASSERT_EQ(ask(who, who, "x").kind, Kind::queued);
+    ASSERT_EQ(ask(who, who, host(201)).kind, Kind::queued);
     ASSERT_EQ(desk_.poll_begin(now_), who);
     now_ += seconds(10);
     desk_.handle_gone(now_, who);
   }
-  EXPECT_EQ(ask(50, 50, "x").kind, Kind::too_often);
-  EXPECT_EQ(ask(51, 51, "y").kind, Kind::queued);
+  EXPECT_EQ(ask(50, 50, host(201)).kind, Kind::too_often);
+  EXPECT_EQ(ask(51, 51, host(202)).kind, Kind::queued);
   now_ = kStart + config_.every;
-  EXPECT_EQ(ask(50, 50, "x").kind, Kind::queued);
+  EXPECT_EQ(ask(50, 50, host(201)).kind, Kind::queued);
 }
 
 TEST_F(TestDeskTest, SoManyAnHourAndNoMore) {
@@ -175,7 +177,7 @@ TEST(TestDeskRandom, LimitsHoldWhateverVisitorsDo) {
                           .per_hour = 1 + random.below(60)};
     TestDesk desk(config);
     TimePoint now = kStart;
-    std::map<TestDesk::Ticket, std::pair<PeerId, std::string>> here;
+    std::map<TestDesk::Ticket, std::pair<PeerId, AddressBlock>> here;
     std::set<TestDesk::Ticket> tested;
     std::map<PeerId, TimePoint> last;
     std::vector<TimePoint> starts;
@@ -184,7 +186,7 @@ TEST(TestDeskRandom, LimitsHoldWhateverVisitorsDo) {
       now += Duration(static_cast<std::int64_t>(random.below(5'000'000'000)));
       if (random.chance(0.6)) {
         const auto id = peer(random.below(20));
-        const std::string from = host(random.below(6));
+        const AddressBlock from = host(random.below(6));
         const auto answer = desk.handle_request(now, next, id, from);
         if (answer.kind == Kind::queued) here[next++] = {id, from};
         if (answer.kind == Kind::too_often) {

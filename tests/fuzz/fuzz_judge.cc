@@ -65,8 +65,8 @@ class World {
     config.desk.waiting = 2;
     config.desk.every = milliseconds(10);
     config.test.most_unreceipted_bytes = 16 * kPayloadBytes;
-    config.most_connections = 40;
-    config.most_connections_per_address = 36;
+    config.door.connections_in_total = 40;
+    config.door.elsewhere.connections = 36;
     config.wall_now = [] { return core::WallTime(seconds(1'800'000'000)); };
     return config;
   }

@@ -424,8 +424,7 @@ TEST(QualifyDoor, AFloodFromOneAddressStopsAtItsLimits) {
   }));
   EXPECT_EQ(honest.result().failure, "");
   EXPECT_NEAR(static_cast<double>(honest.result().verdict.up_bps), 100e6, 3e6);
-  // Those that are over the limit are there for the moment in which they are turned away.
-  EXPECT_LE(world.judge().connections(), limits.most_connections_per_address + 6);
+  EXPECT_LE(most, limits.door.elsewhere.connections + 1U + CandidateConfig{}.flows);
   EXPECT_LE(world.judge().desk().remembered(), limits.desk.per_address + 1);
 }
 

@@ -170,7 +170,6 @@ TEST_F(SecurityTest, BothProveTheirIds) {
   start(one);
   start(other, one.number);
   ASSERT_TRUE(run_until([&] { return one.is_linked_to(other) && other.is_linked_to(one); }));
-  EXPECT_TRUE(one.engine->mesh().peers().front()->is_encrypted);
   EXPECT_EQ(one.engine->mesh().counters().refused, 0U);
 }
 
@@ -184,7 +183,6 @@ TEST_F(SecurityTest, WhoSaysAnothersIdIsRefused) {
   start(liar, node.number);
   ASSERT_TRUE(run_until([&] { return !liar.told().empty(); }));
   EXPECT_NE(liar.told().find("wrong-identity"), std::string::npos) << liar.told();
-  EXPECT_EQ(node.engine->mesh().counters().wrong_identity, 1U);
   EXPECT_EQ(node.refused_for(RefusalReason::wrong_identity), 1U);
   EXPECT_TRUE(node.engine->mesh().peers().empty());
 }

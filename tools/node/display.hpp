@@ -6,6 +6,7 @@
 #include <string>
 
 #include "engine/training/trainer.hpp"
+#include "tools/common/status_line.hpp"
 
 namespace papilio::tools {
 
@@ -17,14 +18,12 @@ class Display {
   void show_progress(std::uint64_t step, const GroupProgress& progress);
   void show_round(const training::RoundLine& line);
   // A sentence of its own line.
-  void say(const std::string& text);
+  void say(const std::string& text) { line_.say(text, StatusLine::Place::below); }
 
  private:
-  void rewrite(const std::string& text);
+  void rewrite(double done, std::uint64_t step);
 
-  std::FILE* out_;
-  bool terminal_;
-  bool line_is_open_ = false;
+  StatusLine line_;
   std::uint64_t steps_;
   std::uint64_t target_batch_;
   std::string last_round_;

@@ -1,9 +1,9 @@
 #include "tools/node/id.hpp"
 
 #include <cstdio>
-#include <filesystem>
 #include <string>
 
+#include "engine/node/state_directory.hpp"
 #include "tools/common/command_line.hpp"
 #include "tools/node/settings.hpp"
 #include "transport/identity.hpp"
@@ -35,8 +35,7 @@ int main_of_id(int argc, char** argv) {
   add_text(command_line.app(), "--state-dir", directory, "DIR", "The node's state directory.")->required();
   if (const auto code = command_line.parse(argc, argv)) return *code;
   if (auto made = make_directory("state-dir", directory); !made) return command_line.fail(made.error());
-  const auto identity =
-      transport::Identity::load_or_create((std::filesystem::path(directory) / kIdentityFile).string());
+  const auto identity = transport::Identity::load_or_create(node::identity_path(directory));
   if (!identity) return command_line.fail(identity.error());
   const std::string id = to_hex(identity->id(), kIdDigits);
   std::fprintf(command_line.out(), "%s\n", id.c_str());

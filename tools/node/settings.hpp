@@ -69,9 +69,6 @@ struct NodeSettings {
   static constexpr std::uint64_t kNoSlot = UINT64_MAX;
 };
 
-// Where a state directory has the node's key.
-inline constexpr const char* kIdentityFile = "identity.pem";
-
 // Creates it where it is missing; nothing where `path` is empty.
 Status make_directory(const char* key, const std::string& path);
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "engine/base/time.hpp"
+#include "tools/common/status_line.hpp"
 #include "transport/test_frames.hpp"
 
 namespace papilio::qualify {
@@ -13,7 +14,7 @@ namespace papilio::qualify {
 class Display {
  public:
   // `whole`: how long a test is to take.
-  Display(std::FILE* out, Duration whole);
+  Display(std::FILE* out, Duration whole) : line_(out), whole_(whole) {}
 
   void begin(const std::string& judge);
   void show_waiting(const transport::TestWait& wait);
@@ -22,14 +23,10 @@ class Display {
   // Several times a second: how long the test has taken so far.
   void show_time(Duration since_start);
   // A sentence on a line of its own.
-  void say(const std::string& text);
+  void say(const std::string& text) { line_.say(text, tools::StatusLine::Place::instead); }
 
  private:
-  void rewrite(const std::string& text);
-
-  std::FILE* out_;
-  bool terminal_;
-  bool line_is_open_ = false;
+  tools::StatusLine line_;
   Duration whole_;
   std::string phase_;
   bool shows_up_ = false, shows_down_ = false;

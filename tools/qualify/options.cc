@@ -6,9 +6,9 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <filesystem>
 #include <utility>
 
+#include "engine/node/state_directory.hpp"
 #include "transport/secure_io.hpp"
 
 namespace papilio::qualify {
@@ -19,15 +19,14 @@ Result<transport::Identity> identity_of(const LineOptions& options) {
     return usage_error("--state-dir: '" + options.state_dir + "' cannot be created (" + std::strerror(errno) +
                        "): name a directory that is yours");
   }
-  return transport::Identity::load_or_create((std::filesystem::path(options.state_dir) / "identity.pem").string());
+  return transport::Identity::load_or_create(node::identity_path(options.state_dir));
 }
 
 Result<std::unique_ptr<transport::Io>> io_of(const LineOptions& options, const transport::Identity& identity) {
-  const auto backend = options.transport == "uring" ? transport::IoBackend::uring
-                       : options.transport == "uv"  ? transport::IoBackend::uv
-                                                    : transport::IoBackend::automatic;
+  const auto backend = transport::parse_io_backend(options.transport);
+  if (!backend) return backend.error();
   std::string note;
-  auto io = transport::make_io(backend, &note);
+  auto io = transport::make_io(*backend, &note);
   if (!io) return io;
   spdlog::debug("transport: {}, security: {}", note, options.security);
   if (!options.is_encrypted()) return io;
