@@ -315,7 +315,7 @@ class StrangersTest(unittest.TestCase):
         judge_id = harness.peer_id_of(self.directory / "judge")
         for index in range(MEMBERS):
             tested = subprocess.run([PROGRAMS["papilio-qualify"], "run", "--peer", f"127.0.0.1:{port}", "--state-dir",
-                                     f"state-{index}", "--seconds", "2", "--json", "-", "--min-up", "1Mbps", "--min-down", "1Mbps"],
+                                     f"state-{index}", "--seconds", "5", "--json", "-", "--min-up", "1Mbps", "--min-down", "1Mbps"],
                                     cwd=self.directory, capture_output=True, text=True, timeout=harness.PATIENCE_S)
             self.assertEqual(tested.returncode, 0, tested.stderr)
             self.assertTrue(json.loads(tested.stdout)["qualified"])
