@@ -58,15 +58,6 @@ bool is_ipv6(const transport::Address& address) {
 
 }  // namespace
 
-core::DoorConfig door_of_judge() {
-  core::DoorConfig door;
-  door.elsewhere = {.connections = 40, .handshakes = 20, .attempts_at_once = 80, .attempts_per_s = 4};
-  door.local_host = {.connections = 80, .handshakes = 40, .attempts_at_once = 1024, .attempts_per_s = 256};
-  door.connections_in_total = 128;
-  door.handshakes_in_total = 64;
-  return door;
-}
-
 Judge::Judge(transport::Io& io, JudgeConfig config)
     : io_(io), config_(std::move(config)), desk_(config_.desk), door_(config_.door), expected_(config_.payload_bytes) {}
 

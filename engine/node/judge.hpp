@@ -27,10 +27,6 @@
 
 namespace papilio::node {
 
-// A judge tests one candidate at a time, which has 17 connections at most, and lets a few wait: far smaller crowds than
-// a node's. Half of its connections at most are such that have asked for nothing yet.
-[[nodiscard]] core::DoorConfig door_of_judge();
-
 struct JudgeConfig {
   transport::Address listen;
   transport::SocketOptions socket;
@@ -50,7 +46,13 @@ struct JudgeConfig {
   Duration shortest_test = std::chrono::milliseconds(1500), longest_test = std::chrono::seconds(60);
   // For the first frame of a connection, and for all data flows once a test begins.
   Duration patience = std::chrono::seconds(5);
-  core::DoorConfig door = door_of_judge();
+  // A judge tests one candidate at a time, which has 17 connections at most, and lets a few wait: far smaller crowds
+  // than a node's. Half of its connections at most are such that have asked for nothing yet.
+  core::DoorConfig door = {
+      .elsewhere = {.connections = 40, .handshakes = 20, .attempts_at_once = 80, .attempts_per_s = 4},
+      .local_host = {.connections = 80, .handshakes = 40, .attempts_at_once = 1024, .attempts_per_s = 256},
+      .connections_in_total = 128,
+      .handshakes_in_total = 64};
   // For dates in certificates.
   std::function<core::WallTime()> wall_now;
 };

@@ -406,11 +406,24 @@ TEST(QualifyDoor, FramesOfOtherProtocolsOrAtTheWrongTimeEndTheConnection) {
   }
 }
 
+// Crowds that ask for nothing make room, whoever they are: together they have more than the judge has room for.
+TEST(QualifyDoor, CrowdsFromSeveralAddressesKeepNobodyOut) {
+  QualifyWorld world({});
+  const core::DoorConfig door = JudgeConfig().door;
+  for (std::uint32_t host = 10; host < 17; ++host) {
+    for (std::uint32_t i = 0; i < door.elsewhere.connections; ++i) world.add_stranger(host, {});
+  }
+  world.run_for(milliseconds(200));
+  Candidate& honest = world.add_candidate(3);
+  ASSERT_TRUE(world.run_until([&] { return honest.is_done(); }));
+  EXPECT_EQ(honest.result().failure, "");
+}
+
 // Connections by the hundred, and requests under ever new names: the judge holds what it allows, and whoever comes from
 // elsewhere is tested as if nothing were.
 TEST(QualifyDoor, AFloodFromOneAddressStopsAtItsLimits) {
   QualifyWorld world({});
-  const JudgeConfig limits;
+  const std::uint32_t limit = JudgeConfig().door.elsewhere.connections;
   for (std::uint8_t i = 0; i < 200; ++i) {
     std::vector<Header> words;
     if (i % 2 == 0) words.push_back(request_of(transport::Identity::from_seed({i, 7}).id()));
@@ -424,8 +437,8 @@ TEST(QualifyDoor, AFloodFromOneAddressStopsAtItsLimits) {
   }));
   EXPECT_EQ(honest.result().failure, "");
   EXPECT_NEAR(static_cast<double>(honest.result().verdict.up_bps), 100e6, 3e6);
-  EXPECT_LE(most, limits.door.elsewhere.connections + 1U + CandidateConfig{}.flows);
-  EXPECT_LE(world.judge().desk().remembered(), limits.desk.per_address + 1);
+  EXPECT_LE(most, limit + 1U + CandidateConfig{}.flows);
+  EXPECT_LE(world.judge().desk().remembered(), core::TestDeskConfig{}.per_address + 1);
 }
 
 }  // namespace
