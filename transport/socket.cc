@@ -105,6 +105,26 @@ Result<Descriptor> open_listening_socket(const Address& address, const SocketOpt
   return socket;
 }
 
+AcceptQueue::AcceptQueue() : reserve_(::open("/dev/null", O_RDONLY | O_CLOEXEC)) {}
+
+std::optional<AcceptQueue::Connection> AcceptQueue::take(int listening_socket) {
+  sockaddr_storage peer{};
+  socklen_t length = sizeof peer;
+  auto* const peer_pointer = reinterpret_cast<sockaddr*>(&peer);
+  Descriptor socket(::accept4(listening_socket, peer_pointer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (socket.valid()) return Connection{std::move(socket), Address::from_socket(peer_pointer, length)};
+  if (errno == EMFILE || errno == ENFILE) refuse_one(listening_socket);
+  return std::nullopt;
+}
+
+void AcceptQueue::refuse_one(int listening_socket) {
+  reserve_.reset();
+  Descriptor refused(::accept4(listening_socket, nullptr, nullptr, SOCK_CLOEXEC));
+  if (refused.valid()) reset_on_close(refused.get());
+  refused.reset();  // before the reserve takes its place
+  reserve_ = Descriptor(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+}
+
 int take_socket_error(int socket) {
   int error_number = 0;
   socklen_t length = sizeof error_number;
@@ -134,13 +154,6 @@ bool orderly_close_is_done(int socket) {
 }
 
 void set_send_buffer_bytes(int socket, std::size_t bytes) { set_integer(socket, SOL_SOCKET, SO_SNDBUF, bytes); }
-
-Address read_peer_address(int socket) {
-  sockaddr_storage storage{};
-  socklen_t length = sizeof storage;
-  if (::getpeername(socket, reinterpret_cast<sockaddr*>(&storage), &length) != 0) return {};
-  return Address::from_socket(reinterpret_cast<const sockaddr*>(&storage), length);
-}
 
 StreamInfo read_stream_info(int socket) {
   StreamInfo info;

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -45,6 +46,30 @@ Descriptor open_stream_socket(const Address& address, const SocketOptions& optio
 // that was chosen for port 0. The error names the address, the reason and the remedy.
 Result<Descriptor> open_listening_socket(const Address& address, const SocketOptions& options, Address& bound);
 
+// Takes the connections that wait at a listening socket, one at a time: who is not taken yet costs the kernel's queue
+// an entry and this process nothing, neither a descriptor nor memory, however fast strangers connect. (io_uring's
+// multishot accept takes them all at once, as many as its completion queue holds: 10,000 connections then cost
+// thousands of descriptors before anybody is asked whether they may stay.)
+class AcceptQueue {
+ public:
+  struct Connection {
+    Descriptor socket;
+    Address peer;
+  };
+
+  AcceptQueue();
+  // Nothing where nobody waits, or where one did and is gone. Where descriptors run out the first is reset, so that the
+  // dialler is told instead of being left waiting.
+  [[nodiscard]] std::optional<Connection> take(int listening_socket);
+
+ private:
+  void refuse_one(int listening_socket);
+
+  Descriptor reserve_;  // given up for a moment when descriptors run out
+};
+// So many in a row; then others have their turn.
+inline constexpr int kAcceptsPerTurn = 64;
+
 // The pending error of the socket (SO_ERROR), 0 for none: how a nonblocking connect ended.
 int take_socket_error(int socket);
 // Makes the coming close(2) of the socket drop what is unsent and show the peer a reset.
@@ -60,8 +85,6 @@ void begin_orderly_close(int socket);
 [[nodiscard]] bool orderly_close_is_done(int socket);
 
 void set_send_buffer_bytes(int socket, std::size_t bytes);
-// An Address() without family where the socket is not connected.
-Address read_peer_address(int socket);
 // TCP_INFO without the byte counts, which are the backend's own.
 StreamInfo read_stream_info(int socket);
 

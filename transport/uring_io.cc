@@ -18,6 +18,7 @@
 #include <chrono>
 #include <cstring>
 #include <ctime>
+#include <optional>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -38,8 +39,8 @@ namespace {
 
 class UringIo;
 
-// Entries are small and flushed in the middle of a turn when they run out; completions come in bursts (a thousand
-// connections accepted at once) and cost a system call more when they overflow.
+// Entries are small and flushed in the middle of a turn when they run out; completions come in bursts (a
+// thousand connections become readable at once) and cost a system call more when they overflow.
 constexpr unsigned kSubmissionEntries = 256;
 constexpr unsigned kCompletionEntries = 4096;
 
@@ -47,7 +48,6 @@ constexpr unsigned kCompletionEntries = 4096;
 // even if every socket is always ready.
 constexpr std::size_t kTurnBytes = std::size_t{16} << 20U;
 constexpr std::size_t kTurnItems = 4096;
-constexpr int kAcceptsPerItem = 64;
 
 TimePoint read_clock() {
   timespec time{};
@@ -63,7 +63,6 @@ struct Operation {
     readable,
     writable,
     broken,  // waits for nothing but an error or a reset
-    accept,
     send_zero_copy,
     cancel,
     wake,        // of the UringIo itself
@@ -190,7 +189,6 @@ class UringListener final : public Listener, public Handle {
   UringListener(UringIo& io, Descriptor descriptor, const Address& address, ListenerEvents& events);
   UringListener(const UringListener&) = delete;
   UringListener& operator=(const UringListener&) = delete;
-  ~UringListener() override;
 
   [[nodiscard]] Address address() const override { return address_; }
   void close() override;
@@ -200,16 +198,10 @@ class UringListener final : public Listener, public Handle {
   void gone() override {}
 
  private:
-  void refuse_one();
-
   Address address_;
   ListenerEvents& events_;
-  // Accepted by the kernel and not yet by the owner. Capacity is kept.
-  std::vector<int> accepted_;
-  // Given up for a moment when descriptors run out, so that the dialler is told instead of being left waiting.
-  Descriptor reserve_;
-  bool out_of_descriptors_ = false;
-  Operation accept_{this, Operation::Kind::accept};
+  AcceptQueue queue_;
+  Operation acceptable_{this, Operation::Kind::readable};
 };
 
 class UringIo final : public Io {
@@ -571,56 +563,32 @@ void UringStream::post_zero_copy() {
 // ---- UringListener ----
 
 UringListener::UringListener(UringIo& io, Descriptor descriptor, const Address& address, ListenerEvents& events)
-    : Handle(io, std::move(descriptor)),
-      address_(address),
-      events_(events),
-      reserve_(::open("/dev/null", O_RDONLY | O_CLOEXEC)) {
+    : Handle(io, std::move(descriptor)), address_(address), events_(events) {
   io_.enqueue(*this);
-}
-
-UringListener::~UringListener() {
-  for (const int accepted : accepted_) ::close(accepted);
 }
 
 void UringListener::close() {
   if (disposed) return;
-  // At once, not when the posted accept is cancelled: from here on diallers are refused and the port is free.
+  // At once, not when the posted poll is cancelled: from here on diallers are refused and the port is free.
   ::shutdown(descriptor_.get(), SHUT_RDWR);
   dispose();
 }
 
 void UringListener::process() {
-  std::size_t taken = 0;
-  for (; taken < accepted_.size() && taken < kAcceptsPerItem && !disposed; ++taken) {
-    Descriptor accepted(accepted_[taken]);
-    const Address peer = read_peer_address(accepted.get());
-    if (peer.family() == 0) continue;  // gone already
-    auto* stream = new UringStream(io_, std::move(accepted), peer);
+  for (int i = 0; i < kAcceptsPerTurn && !disposed; ++i) {
+    std::optional<AcceptQueue::Connection> accepted = queue_.take(descriptor_.get());
+    if (!accepted) break;
+    auto* stream = new UringStream(io_, std::move(accepted->socket), accepted->peer);
     events_.on_accepted(*stream);
     PAPILIO_ASSERT(stream->has_events());
     io_.enqueue(*stream);
   }
-  accepted_.erase(accepted_.begin(), accepted_.begin() + static_cast<std::ptrdiff_t>(taken));
-  if (disposed) return;
-  if (!accepted_.empty()) io_.enqueue(*this);
-  if (std::exchange(out_of_descriptors_, false)) refuse_one();
-  if (accept_.posted) return;
-  io_uring_sqe* entry = begin(accept_);
-  ::io_uring_prep_multishot_accept(entry, descriptor_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  // Completes at once where somebody is left.
+  if (!disposed) post_poll(acceptable_, POLLIN);
 }
 
-void UringListener::complete(Operation& operation, int result, unsigned) {
-  if (operation.kind != Operation::Kind::accept) return;
-  if (result >= 0) accepted_.push_back(result);
-  if (result == -EMFILE || result == -ENFILE) out_of_descriptors_ = true;
-  if (!disposed) io_.enqueue(*this);
-}
-
-void UringListener::refuse_one() {
-  reserve_.reset();
-  const Descriptor refused(::accept4(descriptor_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-  if (refused.valid()) reset_on_close(refused.get());
-  reserve_ = Descriptor(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+void UringListener::complete(Operation& operation, int, unsigned) {
+  if (operation.kind == Operation::Kind::readable && !disposed) io_.enqueue(*this);
 }
 
 // ---- UringIo ----

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <chrono>
 #include <ctime>
+#include <optional>
 #include <vector>
 
 #include "transport/socket.hpp"
@@ -26,7 +27,6 @@ class UvIo;
 // even if every socket is always ready.
 constexpr std::size_t kTurnBytes = std::size_t{4} << 20U;
 constexpr std::size_t kTurnItems = 4096;
-constexpr int kAcceptsPerItem = 64;
 
 TimePoint read_clock() {
   timespec time{};
@@ -136,12 +136,9 @@ class UvListener final : public Listener, public Watched {
   void gone() override {}
 
  private:
-  void refuse_one();
-
   Address address_;
   ListenerEvents& events_;
-  // Given up for a moment when descriptors run out, so that the dialler is told instead of being left waiting.
-  Descriptor reserve_;
+  AcceptQueue queue_;
 };
 
 class UvIo final : public Io {
@@ -423,10 +420,7 @@ void UvStream::update_watch() {
 // ---- UvListener ----
 
 UvListener::UvListener(UvIo& io, Descriptor descriptor, const Address& address, ListenerEvents& events)
-    : Watched(io, std::move(descriptor)),
-      address_(address),
-      events_(events),
-      reserve_(::open("/dev/null", O_RDONLY | O_CLOEXEC)) {}
+    : Watched(io, std::move(descriptor)), address_(address), events_(events) {}
 
 int UvListener::start() {
   const int error = open_handle();
@@ -434,30 +428,16 @@ int UvListener::start() {
   return error;
 }
 
+// Who is left is reported again: the watch is level-triggered.
 void UvListener::process() {
-  for (int i = 0; i < kAcceptsPerItem && !disposed_; ++i) {
-    sockaddr_storage peer{};
-    socklen_t length = sizeof peer;
-    auto* const peer_pointer = reinterpret_cast<sockaddr*>(&peer);
-    Descriptor accepted(::accept4(descriptor_.get(), peer_pointer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (!accepted.valid()) {
-      if (errno == EAGAIN || errno == EWOULDBLOCK) return;
-      if (errno == EMFILE || errno == ENFILE) refuse_one();
-      continue;  // Anything else concerns a connection that is gone already.
-    }
-    auto* stream = new UvStream(io_, std::move(accepted), Address::from_socket(peer_pointer, length));
+  for (int i = 0; i < kAcceptsPerTurn && !disposed_; ++i) {
+    std::optional<AcceptQueue::Connection> accepted = queue_.take(descriptor_.get());
+    if (!accepted) return;
+    auto* stream = new UvStream(io_, std::move(accepted->socket), accepted->peer);
     events_.on_accepted(*stream);
     PAPILIO_ASSERT(stream->has_events());
     io_.enqueue(*stream);
   }
-}
-
-void UvListener::refuse_one() {
-  reserve_.reset();
-  Descriptor refused(::accept4(descriptor_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-  if (refused.valid()) reset_on_close(refused.get());
-  refused.reset();  // before the reserve takes its place
-  reserve_ = Descriptor(::open("/dev/null", O_RDONLY | O_CLOEXEC));
 }
 
 // ---- UvIo ----

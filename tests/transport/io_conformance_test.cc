@@ -12,6 +12,7 @@
 
 #include "engine/base/random.hpp"
 #include "tests/transport/io_harness.hpp"
+#include "transport/socket.hpp"
 
 namespace papilio::transport {
 namespace {
@@ -770,6 +771,43 @@ TEST_P(IoConformance, WakeBeforeTheWaitCounts) {
   if (!harness_->is_real()) return;
   client().wake();
   client().run_once(kNever);
+}
+
+// Whoever connects costs a descriptor when the owner is told of it and not before, however many do: the owner decides
+// who stays.
+TEST_P(IoConformance, ConnectionsNobodyHasTakenYetCostNothing) {
+  if (!harness_->is_real()) return;
+  class Taker final : public ListenerEvents, public StreamEvents {
+   public:
+    void on_accepted(Stream& stream) override {
+      stream.set_events(*this);
+      taken.push_back(&stream);
+      most_descriptors_each = std::max(most_descriptors_each, count_descriptors() - before - (taken.size() - 1));
+    }
+    void on_connected(Stream&) override {}
+    void on_read(Stream&, std::size_t) override {}
+    void on_written(Stream&) override {}
+    void on_failed(Stream&, IoStatus) override {}
+    void on_closed(Stream&) override { ++closed; }
+
+    std::vector<Stream*> taken;
+    std::size_t before = 0, most_descriptors_each = 0, closed = 0;
+  } taker;
+  Result<Listener*> listener = server().listen(harness_->listen_address(), {}, taker);
+  ASSERT_TRUE(listener.ok());
+  const Address address = (*listener)->address();
+  std::vector<Descriptor> diallers;
+  while (diallers.size() < 300) {
+    diallers.emplace_back(::socket(address.family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(::connect(diallers.back().get(), address.data(), address.size()), 0);
+  }
+  taker.before = count_descriptors();
+  EXPECT_TRUE(run_until([&] { return taker.taken.size() == diallers.size(); }));
+  EXPECT_EQ(taker.most_descriptors_each, 1U);
+  for (Stream* stream : taker.taken) stream->abort();
+  diallers.clear();
+  (*listener)->close();
+  EXPECT_TRUE(run_until([&] { return taker.closed == taker.taken.size(); }));
 }
 
 TEST_P(IoConformance, DestructionWithEverythingOpen) {
