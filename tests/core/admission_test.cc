@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/base/random.hpp"
+#include "tests/seeds.hpp"
 
 namespace papilio::core {
 namespace {
@@ -375,10 +376,9 @@ Qualification drawn(Random& random) {
 }
 
 TEST(Admission, DrawnCertificatesMatchTheRules) {
-  const char* const text = std::getenv("PAPILIO_SEEDS");
-  const std::uint64_t asked = text != nullptr ? std::strtoull(text, nullptr, 10) : 0;
+  const std::uint64_t drawn_seeds = seeds(6000);
   std::uint64_t admitted = 0, refused = 0;
-  for (std::uint64_t seed = 0; seed < (asked > 0 ? asked * 100 : 6000); ++seed) {
+  for (std::uint64_t seed = 0; seed < drawn_seeds; ++seed) {
     SCOPED_TRACE(seed);
     Random random(seed);
     AdmissionPolicy rules = policy();
@@ -412,8 +412,8 @@ TEST(Admission, DrawnCertificatesMatchTheRules) {
     EXPECT_GE(last.admitted->rate_bytes_per_s, decision.admitted->rate_bytes_per_s);
     EXPECT_TRUE(!since || *decision.admitted->issued > *since);
   }
-  EXPECT_GT(admitted, 500U);
-  EXPECT_GT(refused, 500U);
+  EXPECT_GT(admitted, drawn_seeds / 12);
+  EXPECT_GT(refused, drawn_seeds / 12);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/base/random.hpp"
+#include "tests/seeds.hpp"
 
 namespace papilio::core {
 namespace {
@@ -435,12 +436,6 @@ struct Counted {
   }
 };
 
-std::uint64_t worlds() {
-  const char* const text = std::getenv("PAPILIO_SEEDS");
-  const std::uint64_t asked = text != nullptr ? std::strtoull(text, nullptr, 10) : 0;
-  return asked > 0 ? asked : 60;
-}
-
 void expect_verdict_is_due(const DoorConfig& config, const Counted& counted, std::uint32_t from,
                            const DoorAnswer& answer) {
   const std::uint64_t all = counted.guests.size();
@@ -489,7 +484,7 @@ DoorConfig drawn_config(Random& random) {
 }
 
 TEST(Door, DrawnSequencesMatchAPlainCount) {
-  for (std::uint64_t seed = 0; seed < worlds(); ++seed) {
+  for (std::uint64_t seed = 0; seed < seeds(60); ++seed) {
     SCOPED_TRACE(seed);
     Random random(seed);
     const DoorConfig config = drawn_config(random);

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "tests/core/fluid_group.hpp"
+#include "tests/seeds.hpp"
 
 namespace papilio::core {
 namespace {
@@ -561,8 +562,8 @@ std::uint32_t draw_count(Random& random, std::uint32_t least) {
 }
 
 // ROUND.md, promise 5: a peer within the limits that it qualified for is never banned.
-TEST(LatenessSimulation, HonestGroupsBlameNobodyIn10000Rounds) {
-  for (std::uint64_t seed = 0; seed < 10'000; ++seed) {
+TEST(LatenessSimulation, HonestGroupsBlameNobody) {
+  for (std::uint64_t seed = 0; seed < seeds(10'000); ++seed) {
     Random random(seed);
     const std::uint32_t count = draw_count(random, 2);
     Draw draw = draw_honest(random, count, random.chance(0.7));
@@ -600,7 +601,7 @@ Faulty draw_faulty(Random& random, std::uint32_t count, Fault fault, bool announ
 // anybody else, and the round ends without it.
 void expect_found(Fault fault, LateReason reason, double within_s, std::uint32_t largest = 64) {
   double longest_s = 0;
-  for (std::uint64_t seed = 0; seed < 200; ++seed) {
+  for (std::uint64_t seed = 0; seed < seeds(200); ++seed) {
     Random random(seed);
     const std::uint32_t count = seed % 40 == 0 ? largest : 3 + static_cast<std::uint32_t>(random.below(10));
     const bool announced = random.chance(0.5);

@@ -15,16 +15,12 @@
 #include <vector>
 
 #include "engine/base/random.hpp"
+#include "tests/seeds.hpp"
 
 namespace papilio::core {
 namespace {
 
-// Worlds of messages per test; with PAPILIO_SEEDS, as many for each that it asks for as 10,000 have for its usual 60.
-std::uint64_t worlds() {
-  const char* const text = std::getenv("PAPILIO_SEEDS");
-  const std::uint64_t asked = text != nullptr ? std::strtoull(text, nullptr, 10) : 0;
-  return asked > 0 ? asked * 167 : 10'000;
-}
+std::uint64_t worlds() { return seeds(10'000); }
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
@@ -885,7 +881,7 @@ std::uint32_t drawn_size(std::uint64_t seed) {
 }
 
 TEST(RosterWorld, WithoutFaultsEverybodyBeginsAtOnce) {
-  for (std::uint64_t seed = 0; seed < 200; ++seed) {
+  for (std::uint64_t seed = 0; seed < seeds(200); ++seed) {
     const std::uint32_t hosts = drawn_size(seed);
     World world(seed, {.hosts = hosts, .clients = hosts / 4});
     world.run_until(world.now() + seconds(10));
@@ -903,7 +899,7 @@ TEST(RosterWorld, WithoutFaultsEverybodyBeginsAtOnce) {
 TEST(RosterWorld, TheProposerMayDieBetweenAnyTwoMessages) {
   for (std::uint32_t hosts = 2; hosts <= 6; ++hosts) {
     for (int messages = 0; messages < static_cast<int>(3 * hosts); ++messages) {
-      for (std::uint64_t seed = 0; seed < 20; ++seed) {
+      for (std::uint64_t seed = 0; seed < seeds(20); ++seed) {
         World world(seed, {.hosts = hosts});
         for (std::uint32_t index = 0; index < hosts; ++index) {
           bool is_first = true;
@@ -1199,22 +1195,22 @@ void run_faults(std::uint64_t seed, const Faults& faults) {
 constexpr std::uint64_t kSeeds = 1000;
 
 TEST(RosterWorld, Crashes) {
-  for (std::uint64_t seed = 0; seed < kSeeds; ++seed) run_faults(seed, {.crashes = true});
+  for (std::uint64_t seed = 0; seed < seeds(kSeeds); ++seed) run_faults(seed, {.crashes = true});
 }
 TEST(RosterWorld, DeathsBetweenMessages) {
-  for (std::uint64_t seed = 0; seed < kSeeds; ++seed) run_faults(seed, {.crashes = true, .dies_between = true});
+  for (std::uint64_t seed = 0; seed < seeds(kSeeds); ++seed) run_faults(seed, {.crashes = true, .dies_between = true});
 }
 TEST(RosterWorld, PartitionsThatHeal) {
-  for (std::uint64_t seed = 0; seed < kSeeds; ++seed) run_faults(seed, {.crashes = true, .cuts = true});
+  for (std::uint64_t seed = 0; seed < seeds(kSeeds); ++seed) run_faults(seed, {.crashes = true, .cuts = true});
 }
 TEST(RosterWorld, SingleLinksComeAndGo) {
-  for (std::uint64_t seed = 0; seed < kSeeds; ++seed) run_faults(seed, {.crashes = true, .single_links = true});
+  for (std::uint64_t seed = 0; seed < seeds(kSeeds); ++seed) run_faults(seed, {.crashes = true, .single_links = true});
 }
 TEST(RosterWorld, FrozenPeers) {
-  for (std::uint64_t seed = 0; seed < kSeeds; ++seed) run_faults(seed, {.freezes = true});
+  for (std::uint64_t seed = 0; seed < seeds(kSeeds); ++seed) run_faults(seed, {.freezes = true});
 }
 TEST(RosterWorld, Everything) {
-  for (std::uint64_t seed = 0; seed < kSeeds; ++seed) {
+  for (std::uint64_t seed = 0; seed < seeds(kSeeds); ++seed) {
     run_faults(seed, {.crashes = true, .dies_between = true, .cuts = true, .single_links = true, .freezes = true});
   }
 }

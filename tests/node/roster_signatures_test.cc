@@ -11,6 +11,7 @@
 
 #include "engine/node/group.hpp"
 #include "engine/node/round_record.hpp"
+#include "tests/seeds.hpp"
 #include "transport/sim_io.hpp"
 
 namespace papilio::node {
@@ -199,17 +200,11 @@ class World {
   std::vector<std::unique_ptr<Host>> hosts_;
 };
 
-std::uint64_t worlds() {
-  const char* const text = std::getenv("PAPILIO_SEEDS");
-  const std::uint64_t asked = text != nullptr ? std::strtoull(text, nullptr, 10) : 0;
-  return asked > 0 ? asked * 3 : 200;
-}
-
 // 10,000 rosters: in every other world a member dies half-way.
 TEST(SignedRosters, HonestWorldsAgree) {
   constexpr std::size_t kRounds = 50;
   std::uint64_t rosters = 0;
-  for (std::uint64_t seed = 1; seed <= worlds(); ++seed) {
+  for (std::uint64_t seed = 1; seed <= seeds(200); ++seed) {
     World world(seed, 3);
     world.work(kBatch / 2);
     const std::size_t before_death = seed % 2 == 0 ? kRounds / 2 : kRounds;
@@ -233,7 +228,7 @@ TEST(SignedRosters, HonestWorldsAgree) {
       ASSERT_TRUE(world[number].violations.empty() && world[number].proofs.empty()) << seed;
     }
   }
-  EXPECT_EQ(rosters, worlds() * kRounds);
+  EXPECT_EQ(rosters, seeds(200) * kRounds);
 }
 
 // ---- a proposer that lies: host 0

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "tests/seeds.hpp"
 #include "tools/sim/runner.hpp"
 #include "tools/sim/scenario.hpp"
 #include "tools/sim/world.hpp"
@@ -14,12 +15,7 @@
 namespace papilio::sim {
 namespace {
 
-// Seeds per profile; PAPILIO_SEEDS asks for more (or fewer).
-std::uint64_t seeds_per_profile() {
-  const char* const text = std::getenv("PAPILIO_SEEDS");
-  const std::uint64_t asked = text != nullptr ? std::strtoull(text, nullptr, 10) : 0;
-  return asked > 0 ? asked : 60;
-}
+std::uint64_t seeds_per_profile() { return seeds(60); }
 
 class SimulatorTest : public testing::Test {
  protected:
