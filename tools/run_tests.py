@@ -176,6 +176,12 @@ def load_tests(build: pathlib.Path, without_suites: set[str]) -> list[dict]:
     return [test for test in tests if not without_suites & {suite.split(":")[-1] for suite in test["suite"]}]
 
 
+def programs_of(tests: list[dict], build: pathlib.Path) -> list[str]:
+    """What has to be built for these tests, as ninja calls it."""
+    inside = f"{build.resolve()}/"
+    return sorted({part[len(inside):] for test in tests for part in test["cmd"] if part.startswith(inside)})
+
+
 def describe(outcome: Outcome, build: pathlib.Path) -> str:
     cases = outcome.passed + len(outcome.failed)
     word = "FAILED" if outcome.failed else "ok    "
@@ -189,9 +195,13 @@ def main() -> int:
     parser.add_argument("--timeout-factor", type=float, default=2, help="multiplies every test's own bound")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many tests at once")
     parser.add_argument("--tally", type=pathlib.Path, help="append a line 'PASSED FAILED' to this file")
+    parser.add_argument("--programs", action="store_true", help="run nothing: name what these tests need built")
     arguments = parser.parse_args()
 
     tests = load_tests(arguments.build, set(arguments.without_suite))
+    if arguments.programs:
+        print("\n".join(programs_of(tests, arguments.build)))
+        return 0
     runner = Runner(arguments.timeout_factor, sanitizer_environment(), arguments.build)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     outcomes: list[Outcome] = []

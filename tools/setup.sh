@@ -8,8 +8,9 @@ papilio_packages=(
   libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libspdlog-dev libsqlite3-dev
   libtorch-dev libopenblas0-pthread
 )
-# iproute2 and iperf3: faults of lines are tried on lines of their own; git: which files belong to the tree.
-papilio_test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format iproute2 iperf3 git openssl)
+# ccache: only what has changed is compiled again, in a fresh checkout, too. iproute2 and iperf3: faults of lines are
+# tried on lines of their own; git: which files belong to the tree.
+papilio_test_packages=(ccache libgtest-dev libgmock-dev libbenchmark-dev clang-format iproute2 iperf3 git openssl)
 # The compiler that libFuzzer comes with: only for tools/fuzz.
 papilio_fuzz_packages=(clang libclang-rt-14-dev)
 
