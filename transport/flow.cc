@@ -157,8 +157,12 @@ void Flow::send_control(const Header& header) {
   if (!is_open()) return;
   HeaderBytes bytes;
   encode_frame_header(header, 0, bytes);
+  control_bytes_ += bytes.size();
   control_.push_back(std::move(bytes));
   send_next();
+  if (control_bytes_ <= kMostWaitingWords || !is_open()) return;
+  unread_ = true;
+  abort();
 }
 
 void Flow::wake_sender() { send_next(); }
@@ -183,6 +187,7 @@ void Flow::on_written(Stream&) {
   writing_ = false;
   if (writing_control_) {
     writing_control_ = false;
+    control_bytes_ -= control_.front().size();
     control_.pop_front();
   } else {
     events_.on_frame_sent(*this, outgoing_.tag);
@@ -214,6 +219,12 @@ void Flow::on_failed(Stream&, IoStatus status) {
 }
 
 void Flow::on_closed(Stream&) {
+  if (unread_ && !failed_) {
+    failed_ = true;
+    events_.on_flow_failed(
+        *this, FlowFailure{.frame_fault = FrameFault::none,
+                           .io = {.code = IoCode::timed_out, .detail = "the peer does not read what it is told"}});
+  }
   stream_ = nullptr;
   slab_.release();
   events_.on_flow_closed(*this);

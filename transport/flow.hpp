@@ -63,6 +63,10 @@ class FlowEvents {
   ~FlowEvents() = default;
 };
 
+// Bytes of control frames on one flow that the socket has not taken. An honest peer's are some KiB: a frame or two for
+// each member's chunks, behind one payload at most.
+inline constexpr std::size_t kMostWaitingWords = std::size_t{4} << 20U;
+
 class Flow final : private StreamEvents {
  public:
   explicit Flow(FlowEvents& events) : events_(events) {}
@@ -74,7 +78,8 @@ class Flow final : private StreamEvents {
   void dial(Io& io, const Address& address, const SocketOptions& options);
   void adopt(Stream& accepted);
 
-  // Small frames without payload, sent before anything that next_frame offers.
+  // Small frames without payload, sent before anything that next_frame offers. A peer that lets more than
+  // kMostWaitingWords of them wait does not read, or too slowly to be of use: the flow then fails, from the next turn.
   void send_control(const Header& header);
   // Asks next_frame if nothing is on its way.
   void wake_sender();
@@ -142,6 +147,8 @@ class Flow final : private StreamEvents {
   bool writing_control_ = false;
   OutgoingFrame outgoing_;
   std::deque<HeaderBytes> control_;
+  std::size_t control_bytes_ = 0;  // of control_
+  bool unread_ = false;            // ended for kMostWaitingWords
 };
 
 }  // namespace papilio::transport

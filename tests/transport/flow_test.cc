@@ -345,6 +345,23 @@ TEST_F(FlowTest, HeldThenDiscarded) {
   ASSERT_TRUE(run_until([&] { return far_->headers.size() == 1; }));
 }
 
+// Words for a peer that does not read are not kept without end, even if it goes on talking.
+TEST_F(FlowTest, APeerThatNeverReadsIsGivenUp) {
+  raw_.stream = &io_->connect(listener_->address(), {}, raw_);
+  ASSERT_TRUE(run_until([&] { return raw_.connected && far_started_; }));  // and never reads
+  const Goodbye word{std::string(500, 'z')};
+  constexpr std::size_t kLimit = std::size_t{64} << 20U;  // what is kept, and sockets' buffers
+  std::size_t said = 0;
+  for (; far_->flow.is_open() && said < kLimit; said += word.reason.size()) {
+    far_->flow.send_control(word);
+    if (said % 8000 == 0) io_->run_once(io_->now());
+  }
+  EXPECT_LT(said, kLimit);
+  ASSERT_TRUE(run_until([&] { return far_->closed == 1; }));
+  EXPECT_EQ(far_->failed, 1);
+  EXPECT_EQ(far_->failure.io.code, IoCode::timed_out);
+}
+
 TEST_F(FlowTest, ClosingAfterSendingDeliversWhatWasQueued) {
   connect();
   near_->outbox.assign({random_bytes(1 << 20, 1), random_bytes(10, 2)});
