@@ -138,7 +138,7 @@ TimePoint Mesh::next_deadline() const {
   for (const auto& peer : peers_) next = std::min(next, stays_until(*peer));
   for (const auto& source : sources_) next = std::min(next, source->next_poll());
   for (const Dial& dial : dials_) {
-    if (!dial.busy && !dial.given_up) next = std::min(next, dial.next_try);
+    if (!dial.busy) next = std::min(next, dial.next_try);
   }
   return next;
 }
@@ -149,7 +149,7 @@ void Mesh::handle_time(TimePoint now) {
     ask_sources(now);
     drop_expired(now);
     for (Dial& dial : dials_) {
-      if (dial.busy || dial.given_up || now < dial.next_try) continue;
+      if (dial.busy || now < dial.next_try) continue;
       if (is_linked_to(dial.address)) {
         dial.answered = true;
         dial.next_try = saturating_add(now, config_.redial_most);
@@ -439,6 +439,7 @@ void Mesh::handle_hello_of_acceptor(Connection& connection, const Hello& hello) 
   const transport::Address address = connection.dial->address;
   connection.dial->wait = config_.redial_first;
   connection.dial->ban.clear();
+  connection.dial->refused = false;
   Peer& peer = establish(connection);
   dial_further_flows(peer, address);
   events_.on_peer_joined(peer);
@@ -495,19 +496,22 @@ Peer& Mesh::establish(Connection& connection) {
 }
 
 void Mesh::handle_refusal(Connection& connection, const Refusal& refusal) {
-  const bool final = refusal.reason == RefusalReason::wrong_run || refusal.reason == RefusalReason::wrong_model ||
-                     refusal.reason == RefusalReason::protocol_version || refusal.reason == RefusalReason::security ||
-                     (refusal.reason == RefusalReason::same_peer && refusal.detail == "a node dialled itself");
+  const bool for_what_it_is =
+      refusal.reason == RefusalReason::wrong_run || refusal.reason == RefusalReason::wrong_model ||
+      refusal.reason == RefusalReason::protocol_version || refusal.reason == RefusalReason::security ||
+      (refusal.reason == RefusalReason::same_peer && refusal.detail == "a node dialled itself");
   if (connection.dial != nullptr) {
     connection.dial->answered = true;
     // Linked already, the other way round: no use in asking again soon. Without a link to it here, it has not noticed
     // yet that the old one is gone.
     const bool is_linked = refusal.reason == RefusalReason::same_peer && find(refusal.peer) != nullptr;
     if (is_linked) connection.dial->wait = config_.redial_linked;
-    if (final) {
-      connection.dial->given_up = true;
-      events_.on_refused(connection.dial->address,
-                         std::string(to_string(refusal.reason)) + ": " + printable(refusal.detail));
+    if (for_what_it_is) {
+      connection.dial->wait = config_.redial_refused;
+      if (!std::exchange(connection.dial->refused, true)) {
+        events_.on_refused(connection.dial->address,
+                           std::string(to_string(refusal.reason)) + ": " + printable(refusal.detail));
+      }
     }
   }
   close_quietly(connection);

@@ -86,7 +86,10 @@ struct MeshConfig {
   Duration redial_most = std::chrono::seconds(5);
   Duration redial_linked = std::chrono::seconds(60);  // an address whose peer says that it is linked already
   Duration redial_banned = std::chrono::seconds(30);  // an address whose peer, or this node, is banned there or here
-  std::uint64_t seed = 0;                             // of session numbers
+  // An address where somebody says that this node is of another run or model, or speaks another version. Whoever
+  // answers there has proved nothing, and may be gone tomorrow: so not for good.
+  Duration redial_refused = std::chrono::minutes(5);
+  std::uint64_t seed = 0;    // of session numbers
   bool one_machine = false;  // everybody shares this host, whatever the addresses say: simulated groups
   core::DoorConfig door;     // passes check()
 };
@@ -218,8 +221,8 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
     transport::Address address;
     TimePoint next_try{};
     Duration wait{};
-    bool busy = false;      // a connection is under way, or up
-    bool given_up = false;  // refused for good
+    bool busy = false;     // a connection is under way, or up
+    bool refused = false;  // for what this node is, by whoever answers there; told already
     bool answered = false;
     std::string failure;  // how the last try ended
     std::string ban;      // why the last handshake there came to nothing, where a ban was the reason

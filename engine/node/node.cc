@@ -104,7 +104,7 @@ struct Exchange {
   bool group_is_complete = false;
   bool out_of_step = false;
   std::vector<node::RefusalCount> refused;  // by this node
-  std::vector<std::string> refusals;        // which address refused this node for good, and why
+  std::vector<std::string> refusals;        // which address refused this node for what it is, and why
   std::vector<std::string> unanswered;      // addresses
   std::vector<std::string> bans;            // which address refuses this node for now, or is refused, and why
 };

@@ -449,6 +449,25 @@ TEST_P(EngineTest, HellosOfAnotherRunOrModelAreRefusedWithAReason) {
   expect_everything_averaged();
 }
 
+// Whoever says so has proved nothing: an address is asked again, if seldom, and works once somebody else is there.
+TEST_P(EngineTest, AnAddressWhereAnotherRunAnsweredIsAskedAgain) {
+  make_group(1);
+  Member& other = add_engine([](std::size_t, MeshConfig& mesh, RoundDriverConfig&) {
+    mesh.redial_most = milliseconds(4);
+    mesh.redial_refused = milliseconds(5);
+    mesh.run_id = "another";
+  });
+  other.engine->mesh().add_address(address_of(0));
+  ASSERT_TRUE(run_until([&] { return mesh(0).counters().refused >= 3; }));
+  EXPECT_EQ(other.refused.size(), 1U) << "told once";
+  other.engine->leave("", seconds(5));
+  members_.pop_back();
+  Member& seldom = add_engine([](std::size_t, MeshConfig& mesh, RoundDriverConfig&) { mesh.run_id = "another"; });
+  seldom.engine->mesh().add_address(address_of(0));
+  ASSERT_TRUE(run_until([&] { return !seldom.refused.empty() && io_->open_handles() == 2; }));
+  EXPECT_GT(seldom.engine->mesh().next_deadline(), io_->now() + std::chrono::minutes(4));
+}
+
 // Whoever dials: both sides of a handshake look at the other's name, and say why they want no link.
 TEST_P(EngineTest, ABannedPeerIsRefusedWithTheReasonAndComesBackAfterwards) {
   const Setting impatient = [](std::size_t, MeshConfig& config, RoundDriverConfig&) {
