@@ -33,7 +33,9 @@ class ScriptStream final : public transport::Stream {
     if (!ending_) ending_ = transport::IoStatus{.code = code, .error_number = 0};
   }
   // Whether the other side takes bytes; what is written waits until it does.
-  void set_takes_bytes(bool takes_bytes) { takes_bytes_ = takes_bytes; }
+  void set_takes_bytes(bool takes_bytes) { room_ = takes_bytes ? kEndless : 0; }
+  // It takes writes until they have so many bytes: for owners that always have more to write.
+  void set_room(std::size_t bytes) { room_ = bytes; }
   // What was written since it was last asked for.
   std::vector<std::byte> take_written() { return std::exchange(written_, {}); }
   void set_key(const transport::PublicKey& key) { key_ = std::make_unique<transport::PublicKey>(key); }
@@ -74,6 +76,7 @@ class ScriptStream final : public transport::Stream {
 
  private:
   friend class ScriptIo;
+  static constexpr std::size_t kEndless = SIZE_MAX;
 
   // Tells the owner one thing that happened; false: nothing did.
   bool deliver() {
@@ -83,10 +86,11 @@ class ScriptStream final : public transport::Stream {
       events_->on_connected(*this);
       return true;
     }
-    if (is_connected_ && takes_bytes_ && !writing_.empty()) {
+    if (is_connected_ && room_ > 0 && !writing_.empty()) {
       for (const transport::WriteBuffer& buffer : writing_) {
         written_.insert(written_.end(), buffer.begin(), buffer.end());
         sent_ += buffer.size();
+        if (room_ != kEndless) room_ -= std::min(room_, buffer.size());
       }
       writing_.clear();
       events_->on_written(*this);
@@ -122,7 +126,8 @@ class ScriptStream final : public transport::Stream {
   transport::Address address_;
   transport::StreamEvents* events_;
   bool is_connected_, knows_it_is_connected_;
-  bool knows_it_failed_ = false, closing_ = false, takes_bytes_ = true;
+  bool knows_it_failed_ = false, closing_ = false;
+  std::size_t room_ = kEndless;
   std::vector<std::byte> arrived_;
   std::size_t taken_ = 0;  // of arrived_
   std::vector<transport::ReadBuffer> reading_;
