@@ -48,9 +48,14 @@ CLI::App& add_serve(tools::CommandLine& line, ServeOptions& options) {
   tools::add_duration(command, "--max-rtt", options.minimum.round_trip, "certify nobody who is further away");
   tools::add_duration(command, "--valid-for", options.valid_for, "until a certificate expires");
   tools::add_duration(command, "--every", options.desk.every, "between two tests of one peer, or two of one address");
+  tools::add_duration(command, "--shortest", options.shortest_test,
+                      "that a test may take: who asks for less is refused; the longer, the less a burst counts");
   tools::add_duration(command, "--longest", options.longest_test, "that a test may take");
   return command;
 }
+
+// Below this the phases are too short to tell anything.
+constexpr Duration kLeastTest = std::chrono::milliseconds(1500);
 
 struct ServeCounts {
   std::uint64_t at_once = core::TestDeskConfig{}.at_once;
@@ -72,6 +77,10 @@ Status check(ServeOptions& options, const ServeCounts& counts) {
   }
   if (options.longest_test < std::chrono::seconds(2) || options.longest_test > std::chrono::minutes(10)) {
     return usage_error("--longest " + format_duration(options.longest_test) + ": give 2s to 10m");
+  }
+  if (options.shortest_test < kLeastTest || options.shortest_test > options.longest_test) {
+    return usage_error("--shortest " + format_duration(options.shortest_test) + ": give " +
+                       format_duration(kLeastTest) + " to --longest (" + format_duration(options.longest_test) + ")");
   }
   return Done{};
 }

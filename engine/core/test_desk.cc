@@ -11,7 +11,7 @@ constexpr Duration kHour = std::chrono::hours(1);
 
 }  // namespace
 
-TestDesk::TestDesk(const TestDeskConfig& config) : config_(config) {
+TestDesk::TestDesk(const TestDeskConfig& config) : config_(config), test_length_(config.test_length) {
   PAPILIO_ASSERT(config.at_once > 0 && config.per_address > 0 && config.per_hour > 0);
   PAPILIO_ASSERT_VALUES(config.every <= kHour, config.every.count(), kHour.count());
 }
@@ -36,12 +36,12 @@ std::optional<Duration> TestDesk::too_soon_by(TimePoint now, const PeerId& peer,
 Duration TestDesk::wait_for(TimePoint now, std::size_t ahead) const {
   if (ahead < config_.at_once) return Duration::zero();
   // The oldest test that is under way ends first; after it, one test length for each `at_once` ahead.
-  Duration first = config_.test_length;
+  Duration first = test_length_;
   for (const Visitor& each : tested_) {
-    first = std::min(first, std::max(Duration::zero(), config_.test_length - (now - each.began)));
+    first = std::min(first, std::max(Duration::zero(), test_length_ - (now - each.began)));
   }
   const auto further = static_cast<std::int64_t>((ahead - config_.at_once) / config_.at_once);
-  return first + further * config_.test_length;
+  return first + further * test_length_;
 }
 
 TestDesk::Answer TestDesk::handle_request(TimePoint now, Ticket ticket, const PeerId& peer,
@@ -72,8 +72,8 @@ void TestDesk::handle_gone(TimePoint now, Ticket ticket) {
   const auto found =
       std::find_if(tested_.begin(), tested_.end(), [&](const Visitor& each) { return each.ticket == ticket; });
   if (found == tested_.end()) return;
-  // Tests that end early do not make the guess shorter: they are the exception.
-  config_.test_length = std::max(config_.test_length, now - found->began);
+  // The next one will take about as long. Tests that end early do not make the guess shorter: they are the exception.
+  test_length_ = std::max(config_.test_length, now - found->began);
   tested_.erase(found);
 }
 

@@ -28,7 +28,7 @@ struct TestDeskConfig {
   Duration every = std::chrono::minutes(1);
   // Tests in any hour, of all together. 360 of 10 s each fill an hour. Also bounds what is remembered.
   std::size_t per_hour = 240;
-  // What one test takes, for the guess when the next one may begin; corrected by what is observed.
+  // What one test takes at least, for the guess when the next one may begin: as long as the last one.
   Duration test_length = std::chrono::seconds(10);
 };
 
@@ -83,6 +83,7 @@ class TestDesk {
   [[nodiscard]] Duration wait_for(TimePoint now, std::size_t ahead) const;
 
   TestDeskConfig config_;
+  Duration test_length_;  // as guessed
   std::deque<Visitor> waiting_;
   std::vector<Visitor> tested_;
   std::deque<Start> history_;  // of the last hour, oldest first: at most per_hour

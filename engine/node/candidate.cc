@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/base/units.hpp"
+#include "engine/core/conduct.hpp"
 #include "engine/node/certificate.hpp"
 #include "kernels/ops.h"
 
@@ -19,8 +20,14 @@ using transport::TestWaitReason;
 constexpr std::size_t kLargestPayloadBytes = std::size_t{1} << 20U;
 // Of the whole time, for the verdict's way back through what is still under way.
 constexpr double kVerdictShare = 0.04;
+// For the verdict, once data flows end.
+constexpr Duration kVerdictPatience = std::chrono::seconds(3);
 
 bool sends(TestPhaseKind kind) { return kind == TestPhaseKind::up || kind == TestPhaseKind::both; }
+
+// A stranger's words go to a terminal.
+constexpr std::size_t kShownBytes = 300;
+std::string shown(const std::string& text) { return core::one_line(text, kShownBytes); }
 
 std::string seconds_text(std::uint32_t milliseconds) { return human_duration(std::chrono::milliseconds(milliseconds)); }
 
@@ -67,7 +74,13 @@ void Candidate::on_flow_connected(Flow& flow) {
 
 // ---- what the judge says
 
-void Candidate::heard() { deadline_ = std::min(saturating_add(io_.now(), config_.patience), queued_until_); }
+// However much a judge talks, it does not hold a candidate for longer.
+TimePoint Candidate::over_by() const {
+  if (queued_until_ != kNever) return queued_until_;
+  return saturating_add(started_, config_.duration + config_.patience);
+}
+
+void Candidate::heard() { deadline_ = std::min(saturating_add(io_.now(), config_.patience), over_by()); }
 
 void Candidate::on_frame(Flow& flow, const Header& header, transport::Slab payload, std::size_t payload_bytes) {
   Connection& connection = *static_cast<Connection*>(flow.context);
@@ -90,7 +103,7 @@ void Candidate::on_frame(Flow& flow, const Header& header, transport::Slab paylo
       return;
     }
     if (const auto* const refusal = std::get_if<transport::Refusal>(&header)) {
-      return finish("the judge refused: " + refusal->detail);
+      return finish("the judge refused: " + shown(refusal->detail));
     }
   }
   finish("the judge sent what has no place in a test: is it a judge?");
@@ -108,7 +121,7 @@ void Candidate::handle_wait(const transport::TestWait& wait) {
     return;
   }
   result_.refusal = wait;
-  finish("the judge refused: " + wait.detail +
+  finish("the judge refused: " + shown(wait.detail) +
          (wait.retry_after_ms > 0 ? "; try again in " + seconds_text(wait.retry_after_ms) : ""));
 }
 
@@ -146,10 +159,13 @@ void Candidate::join(const transport::TestPhase& phase) {
 
 void Candidate::handle_verdict(const transport::TestVerdict& verdict) {
   result_.took = io_.now() - started_;
-  for (const Connection& each : connections_) result_.retransmits_up += each.flow.info().retransmits;
+  for (const Connection& each : connections_) {
+    if (!each.is_lost) result_.retransmits_up += each.flow.info().retransmits;
+  }
   if (const auto* const key = control_->flow.peer_key()) result_.judge = transport::peer_id_of(*key);
-  if (!verdict.failure.empty()) return finish("the test failed: " + verdict.failure);
+  if (!verdict.failure.empty()) return finish("the test failed: " + shown(verdict.failure));
   result_.verdict = verdict;
+  result_.verdict.note = shown(verdict.note);
   finish(objection_to_certificate(verdict));
 }
 
@@ -206,16 +222,19 @@ void Candidate::flush_receipts() {
 // ---- the end
 
 void Candidate::on_flow_failed(Flow& flow, const transport::FlowFailure& failure) {
-  const Connection& connection = *static_cast<Connection*>(flow.context);
+  Connection& connection = *static_cast<Connection*>(flow.context);
   if (done_) return;
+  connection.is_lost = true;
+  result_.retransmits_up += flow.info().retransmits;
   const std::string judge = config_.judge.to_string();
   if (failure.is_protocol_violation()) {
     return finish(judge + " does not speak as a judge does (" + failure.to_string() +
                   "): is it one, and of the same version?");
   }
   if (connection.number > 0 && control_->flow.is_open()) {
-    // The control flow may have more to say about it; if not, its own end or the deadline comes soon.
-    deadline_ = std::min(deadline_, saturating_add(io_.now(), std::chrono::seconds(1)));
+    // So a test ends, and the verdict comes on the control flow, behind what is still under way; or the control flow
+    // has more to say about it; if not, its own end or the deadline comes soon.
+    deadline_ = std::min(deadline_, saturating_add(io_.now(), kVerdictPatience));
     return;
   }
   finish(joined_ ? "the connection to the judge at " + judge + " was lost: " + failure.to_string()
@@ -252,6 +271,10 @@ void Candidate::handle_time(TimePoint now) {
   if (now >= queued_until_) {
     return finish("still not this node's turn after " + human_duration(config_.patience_in_queue) +
                   ": try again later, or another judge");
+  }
+  if (now >= over_by()) {
+    return finish("the judge at " + judge + " has come to no end in " +
+                  human_duration(config_.duration + config_.patience) + ": ask another");
   }
   finish("the judge at " + judge + " has been silent for " + human_duration(config_.patience) +
          (joined_ ? ": it is gone, or the line is dead" : ": is anybody there, and is the port open?"));

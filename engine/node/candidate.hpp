@@ -24,7 +24,8 @@ struct CandidateConfig {
   PeerId self;  // where connections are encrypted: the id of their key
   std::string run_id;
   std::uint16_t flows = 4;
-  // For everything but waiting for one's turn: from the dial to the verdict.
+  // For everything but waiting for one's turn: from the dial to the verdict. Who still has no verdict `patience` later
+  // has a judge that comes to no end.
   Duration duration = std::chrono::seconds(10);
   // Until the judge answers at all, and between two words of his later.
   Duration patience = std::chrono::seconds(6);
@@ -84,6 +85,7 @@ class Candidate final : private transport::FlowEvents {
     transport::Flow flow;
     std::list<Connection>::iterator position;
     std::uint16_t number = 0;  // 0: control
+    bool is_lost = false;
     std::uint64_t up_sequence = 0, down_sequence = 0;
     std::vector<std::byte> payload;
     [[nodiscard]] std::uint32_t index() const { return number - 1U; }
@@ -107,6 +109,7 @@ class Candidate final : private transport::FlowEvents {
   [[nodiscard]] std::string objection_to_certificate(const transport::TestVerdict& verdict);
   void flush_receipts();
   void heard();
+  [[nodiscard]] TimePoint over_by() const;
   void finish(std::string failure);
 
   transport::Io& io_;

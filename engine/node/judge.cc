@@ -456,7 +456,8 @@ void Judge::fail(Session& session, const std::string& why) {
   conclude(session, std::move(verdict));
 }
 
-// Tells the candidate, who then closes everything; what stays open is cut a little later.
+// Tells the candidate, who then closes everything. Data flows are cut at once: what is still under way on them, be it
+// sent on after the end, would only keep the line from the verdict and from whoever is tested next.
 void Judge::conclude(Session& session, transport::TestVerdict verdict) {
   Guest& control = *session.control;
   if (verdict.failure.empty()) {
@@ -468,17 +469,15 @@ void Judge::conclude(Session& session, transport::TestVerdict verdict) {
     spdlog::warn("{} ({}): test failed: {}", control.address, to_hex(control.peer), verdict.failure);
   }
   outcomes_.push_back({.candidate = control.peer, .address = control.address, .verdict = verdict});
-  const TimePoint cut_at = saturating_add(io_.now(), kClosingPatience);
   for (Guest* const guest : session.flows) {
     if (guest == nullptr) continue;
     guest->session = nullptr;
-    guest->stage = Stage::closing;
-    guest->deadline = cut_at;
+    dismiss(*guest);
   }
   control.session = nullptr;
   if (control.stage != Stage::closing) {
     control.stage = Stage::closing;
-    control.deadline = cut_at;
+    control.deadline = saturating_add(io_.now(), kClosingPatience);
     control.flow.send_control(verdict);
     control.flow.close_after_sending();
   }

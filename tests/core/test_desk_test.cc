@@ -51,6 +51,26 @@ class TestDeskTest : public ::testing::Test {
   TimePoint now_ = kStart;
 };
 
+// One that took long is no reason to guess so ever after.
+TEST_F(TestDeskTest, TheGuessFollowsTheLastTest) {
+  const auto test_for = [&](TestDesk::Ticket ticket, Duration length) {
+    EXPECT_EQ(ask(ticket).kind, TestDesk::Kind::queued);
+    EXPECT_EQ(desk_.poll_begin(now_), ticket);
+    now_ += length;
+    desk_.handle_gone(now_, ticket);
+  };
+  test_for(1, seconds(60));
+  ask(2);
+  EXPECT_EQ(desk_.poll_begin(now_), 2);
+  ask(3);
+  EXPECT_EQ(desk_.wait_of(now_, 3), seconds(60));
+  now_ += seconds(2);
+  desk_.handle_gone(now_, 2);
+  EXPECT_EQ(desk_.poll_begin(now_), 3);
+  ask(4);
+  EXPECT_EQ(desk_.wait_of(now_, 4), config_.test_length);
+}
+
 TEST_F(TestDeskTest, TheFirstBeginsAtOnceTheNextWaitItsTurn) {
   EXPECT_EQ(ask(1).position, 0);
   EXPECT_EQ(desk_.poll_begin(now_), 1);

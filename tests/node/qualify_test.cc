@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <deque>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/node/qualify_world.hpp"
@@ -225,6 +227,73 @@ TEST(QualifyFailures, TheJudgeVanishesWithoutAWord) {
     EXPECT_NE(candidate.result().failure.find("silent"), std::string::npos) << candidate.result().failure;
     EXPECT_LE(world.network().now() - then, CandidateConfig{}.patience + seconds(1));
   }
+}
+
+// A judge that answers whatever it hears, begins a test, and comes to no end.
+class EndlessJudge final : public transport::FlowEvents, public transport::ListenerEvents {
+ public:
+  EndlessJudge(transport::Io& io, const transport::Address& address)
+      : listener_(io.listen(address, {}, *this).value()) {}
+  void leave() {
+    std::exchange(listener_, nullptr)->close();
+    for (transport::Flow& each : flows_) each.abort();
+  }
+  [[nodiscard]] bool is_closed() const { return open_ == 0; }
+
+ private:
+  void on_accepted(transport::Stream& stream) override {
+    open_ += 1;
+    flows_.emplace_back(*this).adopt(stream);
+  }
+  void on_flow_connected(transport::Flow&) override {}
+  transport::PayloadDecision on_payload_header(transport::Flow&, const Header&, std::size_t) override { return {}; }
+  void on_frame(transport::Flow& flow, const Header& header, transport::Slab, std::size_t) override {
+    if (const auto* const request = std::get_if<transport::TestRequest>(&header); request && request->flow == 0) {
+      flow.send_control(transport::TestPhase{.kind = TestPhaseKind::join,
+                                             .duration_ms = request->duration_ms,
+                                             .session = 1,
+                                             .flows = request->flows,
+                                             .payload_bytes = 1024});
+      flow.send_control(transport::TestPing{1});
+    } else if (const auto* const ping = std::get_if<transport::TestPing>(&header)) {
+      flow.send_control(*ping);
+    }
+  }
+  bool next_frame(transport::Flow&, transport::OutgoingFrame&) override { return false; }
+  void on_frame_sent(transport::Flow&, std::uint64_t) override {}
+  void on_flow_failed(transport::Flow&, const transport::FlowFailure&) override {}
+  void on_flow_closed(transport::Flow&) override { open_ -= 1; }
+
+  transport::Listener* listener_;
+  std::deque<transport::Flow> flows_;
+  int open_ = 0;
+};
+
+TEST(QualifyFailures, AJudgeThatComesToNoEndHoldsNobodyForEver) {
+  QualifyWorld world({});
+  EndlessJudge judge(world.io_of(9), transport::Address::simulated(9, 1));
+  const TimePoint then = world.network().now();
+  Candidate& candidate =
+      world.add_candidate(2, [](CandidateConfig& config) { config.judge = transport::Address::simulated(9, 1); });
+  ASSERT_TRUE(world.run_until_done(candidate));
+  EXPECT_NE(candidate.result().failure.find("no end"), std::string::npos) << candidate.result().failure;
+  EXPECT_LE(world.network().now() - then, seconds(4) + CandidateConfig{}.patience + seconds(1));
+  judge.leave();
+  EXPECT_TRUE(world.run_until([&] { return judge.is_closed() && candidate.is_closed(); }));
+}
+
+// Who sends on after the test has ended keeps the next one waiting no longer than the cut takes.
+TEST(QualifyFailures, DataFlowsEndWithTheTest) {
+  QualifyWorld world({});
+  Candidate& candidate = world.add_candidate(2);
+  ASSERT_TRUE(world.run_until([&] { return world.judge().desk().being_tested() == 1; }));
+  ASSERT_TRUE(world.run_until([&] { return world.judge().desk().being_tested() == 0; }));
+  world.network().freeze_host(2);  // it closes nothing itself
+  ASSERT_TRUE(
+      world.run_until([&] { return world.judge().connections() <= 1; }, world.network().now() + milliseconds(100)));
+  world.network().thaw_host(2);
+  ASSERT_TRUE(world.run_until_done(candidate));
+  EXPECT_EQ(candidate.result().failure, "");
 }
 
 // Frozen in any phase: the test ends within the time that was given for it, and the next in the queue has its turn.

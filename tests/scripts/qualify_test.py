@@ -34,6 +34,8 @@ class Judge:
     """papilio-qualify serve on a port of its choice."""
 
     def __init__(self, test: unittest.TestCase, *arguments: str) -> None:
+        if "--shortest" not in arguments:
+            arguments += ("--shortest", "1.5s")  # the tests here are
         self.child = subprocess.Popen([QUALIFY, "serve", "--listen", "127.0.0.1:0", *arguments], text=True,
                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         test.addCleanup(self.end)
@@ -100,6 +102,21 @@ class Qualify(unittest.TestCase):
         result = qualify("run", "--peer", judge.address, *SHORT, *self.state("node"))
         self.assertEqual(result.returncode, USAGE)
         self.assertIn("chmod 600", result.stderr)
+
+    def test_a_judge_that_wants_more_time_says_so(self) -> None:
+        judge = Judge(self, "--shortest", "3s")
+        result = qualify("run", "--peer", judge.address, *SHORT, *EASY)
+        self.assertEqual(result.returncode, RUNTIME, result.stderr)
+        self.assertIn("ask for more --seconds", result.stderr)
+
+    def test_a_certificate_that_cannot_be_kept(self) -> None:
+        judge = Judge(self)
+        (self.folder / "node").mkdir(mode=0o700)
+        (self.folder / "node" / "certificates").write_text("in the way")
+        result = qualify("run", "--peer", judge.address, *SHORT, *EASY, *self.state("node"), "--json", "-")
+        self.assertEqual(result.returncode, RUNTIME, result.stderr)
+        self.assertIs(json.loads(result.stdout)["qualified"], True)
+        self.assertIn(str(self.folder / "node" / "certificates"), result.stderr)
 
     def test_a_line_that_will_not_do(self) -> None:
         judge = Judge(self)
@@ -258,6 +275,7 @@ class Qualify(unittest.TestCase):
                                    (["serve"], "--listen"),
                                    (["serve", "--listen", "127.0.0.1:0", "--every", "2h"], "--every 2h"),
                                    (["serve", "--listen", "127.0.0.1:0", "--valid-for", "0s"], "--valid-for 0s"),
+                                   (["serve", "--listen", "127.0.0.1:0", "--shortest", "2m"], "--shortest 2m"),
                                    (["show"], "FILE"),
                                    ([], "papilio-qualify")):
             result = qualify(*arguments)

@@ -22,7 +22,6 @@ namespace {
 using node::CandidateResult;
 
 constexpr Duration kDisplayInterval = std::chrono::milliseconds(100);
-constexpr Duration kClosePatience = std::chrono::milliseconds(500);
 
 // One judge's answer.
 struct PeerVerdict {
@@ -87,6 +86,8 @@ class Runner final : private node::CandidateEvents {
                                         [](const PeerVerdict& each) { return each.reasons.empty(); });
   }
   [[nodiscard]] std::string failures() const;
+  // Certificates that could not be written.
+  [[nodiscard]] std::string file_problems() const;
   void tell_verdict();
   [[nodiscard]] nlohmann::ordered_json to_json() const;
 
@@ -142,8 +143,7 @@ PeerVerdict Runner::test(const transport::Address& judge, const std::string& add
     candidate.turn(io_->now() + kDisplayInterval);
     display_.show_time(io_->now() - started_);
   }
-  const TimePoint deadline = io_->now() + kClosePatience;
-  while (!candidate.is_closed() && io_->now() < deadline + kClosePatience) candidate.turn(deadline);
+  while (!candidate.is_closed()) candidate.turn(kNever);  // kLongestLinger at most
   PeerVerdict verdict{.address = address, .result = candidate.result(), .figures = {}, .reasons = {}, .hints = {}};
   if (verdict.has_figures()) {
     verdict.figures = figures_of(verdict.result.verdict);
@@ -191,6 +191,14 @@ std::string Runner::failures() const {
   std::string all;
   for (const PeerVerdict& each : verdicts_) {
     if (!each.has_figures()) all += (all.empty() ? "" : "; ") + each.result.failure;
+  }
+  return all;
+}
+
+std::string Runner::file_problems() const {
+  std::string all;
+  for (const PeerVerdict& each : verdicts_) {
+    if (!each.file_problem.empty()) all += (all.empty() ? "" : "; ") + each.file_problem;
   }
   return all;
 }
@@ -308,6 +316,10 @@ Result<int> run(const RunOptions& options, const tools::CommandLine& line) {
   if (auto written = line.write_json(runner.to_json()); !written) return written.error();
   if (!runner.has_figures()) return runtime_error("no judge had a verdict: " + runner.failures());
   runner.tell_verdict();
+  // Whoever goes by the exit code would find out at the first node's door.
+  if (const std::string problems = runner.file_problems(); !problems.empty()) {
+    return runtime_error("the certificate is not kept: " + problems);
+  }
   return static_cast<int>(runner.is_qualified() ? tools::kExitDone : tools::kExitNotSo);
 }
 

@@ -55,6 +55,7 @@ Status serve(const ServeOptions& options, const tools::CommandLine& line) {
   config.minimum = options.minimum;
   config.valid_for = std::chrono::ceil<std::chrono::seconds>(options.valid_for);
   config.desk = options.desk;
+  config.shortest_test = options.shortest_test;
   config.longest_test = options.longest_test;
   config.wall_now = [] { return core::WallTime(std::chrono::seconds(wall_seconds())); };
   node::Judge judge(**io, std::move(config));

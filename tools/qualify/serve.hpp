@@ -20,7 +20,8 @@ struct ServeOptions {
   core::LineRequirement minimum{.up_bps = 0, .down_bps = 0, .round_trip = std::chrono::hours(1)};
   Duration valid_for = std::chrono::hours(24 * 7);
   core::TestDeskConfig desk;
-  Duration longest_test = std::chrono::seconds(60);
+  // Short enough for `run --seconds 5`, long enough that a burst of a second or two does not pass for the line's rate.
+  Duration shortest_test = std::chrono::seconds(4), longest_test = std::chrono::seconds(60);
   std::uint64_t most_tests = 0;  // ends after so many; 0: never
 };
 
