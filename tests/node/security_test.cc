@@ -334,6 +334,24 @@ TEST_F(SecurityTest, WhenItsCertificateRunsOutThePeerGoesAndAFreshOneBringsItBac
   ASSERT_TRUE(run_until([&] { return node.is_linked_to(peer); }));
 }
 
+// A peer from which nothing comes is dropped, and taken again when it is back; one that is there stays.
+TEST_F(SecurityTest, WhoSaysNothingIsDroppedInTime) {
+  Host& node = add_host();
+  Host& silent = add_host();
+  node.config.idle_timeout = seconds(20);
+  start(node);
+  start(silent, node.number);
+  ASSERT_TRUE(run_until([&] { return node.is_linked_to(silent); }));
+  network_.freeze_host(silent.number);
+  const TimePoint then = network_.now();
+  ASSERT_TRUE(run_until([&] { return !node.is_linked_to(silent); }));
+  EXPECT_NEAR(to_seconds(network_.now() - then), 20, 1);
+  ASSERT_EQ(node.left.size(), 1U);
+  EXPECT_NE(node.left[0].second.find("nothing came from it"), std::string::npos) << node.left[0].second;
+  network_.thaw_host(silent.number);
+  ASSERT_TRUE(run_until([&] { return node.is_linked_to(silent); }));
+}
+
 TEST_F(SecurityTest, ABanForSlownessEndsWithTimeAndAFreshCertificate) {
   Host& node = add_host();
   Host& peer = add_host();
