@@ -1,6 +1,7 @@
 // papilio-qualify: finds out whether a machine's line is good enough for a run before it costs a round. `serve` is the
 // judge, `run` the candidate, `show` reads the certificate that a judge signed.
 
+#include <algorithm>
 #include <csignal>
 #include <string>
 
@@ -63,7 +64,7 @@ struct ServeCounts {
   std::uint64_t per_hour = core::TestDeskConfig{}.per_hour;
 };
 
-Status check(ServeOptions& options, const ServeCounts& counts) {
+Status check(ServeOptions& options, const ServeCounts& counts, bool shortest_is_given) {
   options.desk.at_once = counts.at_once;
   options.desk.waiting = counts.waiting;
   options.desk.per_hour = counts.per_hour;
@@ -78,6 +79,7 @@ Status check(ServeOptions& options, const ServeCounts& counts) {
   if (options.longest_test < std::chrono::seconds(2) || options.longest_test > std::chrono::minutes(10)) {
     return usage_error("--longest " + format_duration(options.longest_test) + ": give 2s to 10m");
   }
+  if (!shortest_is_given) options.shortest_test = std::min(options.shortest_test, options.longest_test);
   if (options.shortest_test < kLeastTest || options.shortest_test > options.longest_test) {
     return usage_error("--shortest " + format_duration(options.shortest_test) + ": give " +
                        format_duration(kLeastTest) + " to --longest (" + format_duration(options.longest_test) + ")");
@@ -104,7 +106,8 @@ CLI::App& add_run(tools::CommandLine& line, RunOptions& options) {
                     "papilio-qualify run --peer 10.0.0.1:31400 --min-up 50Mbps --max-rtt 80ms --json -"}});
   add_line_options(command, options.line);
   tools::add_addresses(command, "--peer", options.peers, "a judge; once for each")->required();
-  tools::add_text(command, "--seconds", options.seconds, "SECONDS", "for each judge, connecting included");
+  tools::add_text(command, "--seconds", options.seconds, "SECONDS",
+                  "for each judge, connecting included; a judge may ask for more than 4 s of test");
   tools::add_rate(command, "--min-up", options.requirement.up_bps, "what has to go up");
   tools::add_rate(command, "--min-down", options.requirement.down_bps, "what has to come down");
   tools::add_duration(command, "--max-rtt", options.requirement.round_trip, "that a round trip may take");
@@ -165,7 +168,7 @@ int main_of_qualify(int argc, char** argv) {
 
   Result<int> done = static_cast<int>(tools::kExitDone);
   if (serve_command.parsed()) {
-    Status served = check(serve_options, counts);
+    Status served = check(serve_options, counts, serve_command.count("--shortest") > 0);
     if (served) served = serve(serve_options, line);
     if (!served) done = served.error();
   } else if (run_command.parsed()) {

@@ -622,7 +622,7 @@ Status UringIo::start() {
   io_uring_probe* probe = ::io_uring_get_probe_ring(&ring_);
   if (probe == nullptr) return runtime_error(why_no_ring(EPERM));
   bool complete = true;
-  for (const int code : {IORING_OP_POLL_ADD, IORING_OP_ACCEPT, IORING_OP_ASYNC_CANCEL}) {
+  for (const int code : {IORING_OP_POLL_ADD, IORING_OP_ASYNC_CANCEL}) {
     complete = complete && ::io_uring_opcode_supported(probe, code) != 0;
   }
   has_zero_copy_ = ::io_uring_opcode_supported(probe, IORING_OP_SEND_ZC) != 0;
@@ -643,7 +643,6 @@ UringIo::~UringIo() {
   for (Handle* handle : all_) handle->dispose();
   // From another thread the ring cannot be used; the kernel then cancels by itself a moment after the ring is gone.
   if (enabled_ && thread_ == std::this_thread::get_id()) cancel_everything();
-  if (enabled_) take_completions();  // descriptors that were accepted
   for (Handle* handle : all_) delete handle;
   if (has_ring_) ::io_uring_queue_exit(&ring_);
   if (!has_loop_) return;

@@ -25,6 +25,9 @@ class VerifiedTable {
     if (verifier.VerifyBuffer<Table>(identifier)) table_ = flatbuffers::GetRoot<Table>(begin);
   }
 
+  VerifiedTable(const VerifiedTable&) = delete;  // what it reads lies in it
+  VerifiedTable& operator=(const VerifiedTable&) = delete;
+
   // Null where the bytes are no such table. Lives as long as this.
   [[nodiscard]] const Table* get() const { return table_; }
 

@@ -47,10 +47,6 @@ Status check_block(const BlockLimits& limits, const std::string& prefix) {
   return Done{};
 }
 
-std::pair<std::size_t, Visit> key_of(const std::set<Visit>& handshakes) {
-  return {handshakes.size(), UINT64_MAX - *handshakes.begin()};
-}
-
 }  // namespace
 
 // ---- addresses
@@ -115,6 +111,18 @@ std::string_view to_string(DoorVerdict verdict) { return kNames.at(static_cast<s
 
 Door::Door(DoorConfig config) : config_(config) { PAPILIO_ASSERT(check(config_).ok()); }
 
+template <typename Change>
+void Door::recount(Blocks::iterator block, Change change) {
+  Block& counted = block->second;
+  const auto key = [&] { return std::pair(counted.surplus, UINT64_MAX - *counted.handshakes.begin()); };
+  if (counted.surplus > 0) crowds_.erase(key());
+  surplus_ -= counted.surplus;
+  change();
+  counted.surplus = counted.handshakes.size() - std::min<std::uint64_t>(counted.handshakes.size(), earned(counted));
+  surplus_ += counted.surplus;
+  if (counted.surplus > 0) crowds_.emplace(key(), block);
+}
+
 // ---- what happens
 
 DoorAnswer Door::handle_opened(TimePoint now, const AddressBlock& from) {
@@ -130,12 +138,13 @@ DoorAnswer Door::handle_opened(TimePoint now, const AddressBlock& from) {
   }
   if (counted(verdict) != DoorVerdict::welcome) return {.verdict = verdict};
   DoorAnswer answer;
-  if (handshakes_ >= config_.handshakes_in_total) answer.displaced = displace();
+  if (takes_anybodys_room(block->second)) answer.displaced = displace();
   if (block->second.connections == 0) idle_.erase(block->second.idle);
   block->second.connections += 1;
   answer.visit = ++last_visit_;
   visits_.emplace(answer.visit, Guest{.block = block, .peer = std::nullopt});
-  add_handshake(block, answer.visit);
+  recount(block, [&] { block->second.handshakes.insert(answer.visit); });
+  handshakes_ += 1;
   return answer;
 }
 
@@ -163,7 +172,7 @@ void Door::handle_established(Visit visit) {
   Guest& guest = guest_of(visit);
   PAPILIO_ASSERT(guest.stage == Stage::handshake);
   guest.stage = Stage::established;
-  guest.block->second.established += 1;
+  recount(guest.block, [&] { guest.block->second.established += 1; });
   remove_handshake(guest.block, visit);
 }
 
@@ -172,7 +181,7 @@ void Door::handle_closed(Visit visit) {
   visits_.erase(visit);
   Block& block = guest.block->second;
   block.connections -= 1;
-  if (guest.stage == Stage::established) block.established -= 1;
+  if (guest.stage == Stage::established) recount(guest.block, [&] { block.established -= 1; });
   if (guest.stage == Stage::handshake) remove_handshake(guest.block, visit);
   if (block.connections == 0) block.idle = idle_.insert(idle_.end(), guest.block->first);
   if (!guest.peer) return;
@@ -222,13 +231,21 @@ const BlockLimits& Door::limits_of(const AddressBlock& from) const {
 DoorVerdict Door::verdict_on(const AddressBlock& from, const Block& block) const {
   const BlockLimits& limits = limits_of(from);
   if (block.connections >= limits.connections) return DoorVerdict::too_many_here;
-  const std::uint64_t earned = std::uint64_t{config_.handshakes_per_connection} * block.established;
-  if (block.handshakes.size() >= limits.handshakes + earned) return DoorVerdict::too_many_handshakes;
+  if (block.handshakes.size() >= limits.handshakes + earned(block)) return DoorVerdict::too_many_handshakes;
   if (block.connections >= config_.connections_in_total - visits_.size()) return DoorVerdict::too_many_in_total;
-  if (handshakes_ >= config_.handshakes_in_total && block.handshakes.size() >= crowds_.rbegin()->first.first) {
+  if (takes_anybodys_room(block) && block.surplus >= crowds_.rbegin()->first.first) {
     return DoorVerdict::too_many_handshakes_in_total;
   }
   return DoorVerdict::welcome;
+}
+
+std::uint64_t Door::earned(const Block& block) const {
+  return std::uint64_t{config_.handshakes_per_connection} * block.established;
+}
+
+// Whether one more handshake of it needs room where there is none.
+bool Door::takes_anybodys_room(const Block& block) const {
+  return surplus_ >= config_.handshakes_in_total && block.handshakes.size() >= earned(block);
 }
 
 // The largest crowd makes room, with the handshake that it began first.
@@ -241,19 +258,8 @@ Visit Door::displace() {
   return oldest;
 }
 
-void Door::add_handshake(Blocks::iterator block, Visit visit) {
-  std::set<Visit>& handshakes = block->second.handshakes;
-  if (!handshakes.empty()) crowds_.erase(key_of(handshakes));
-  handshakes.insert(visit);
-  crowds_.emplace(key_of(handshakes), block);
-  handshakes_ += 1;
-}
-
 void Door::remove_handshake(Blocks::iterator block, Visit visit) {
-  std::set<Visit>& handshakes = block->second.handshakes;
-  crowds_.erase(key_of(handshakes));
-  handshakes.erase(visit);
-  if (!handshakes.empty()) crowds_.emplace(key_of(handshakes), block);
+  recount(block, [&] { block->second.handshakes.erase(visit); });
   handshakes_ -= 1;
 }
 

@@ -4,12 +4,12 @@
 // nothing of who is welcome: that is for `Admission`, once somebody has proved a name.
 //
 // Where handshakes fill the room for all of them, the address with the most in progress makes room, with the one that
-// it began first (longest queue drop; Suter, Lakshman, Stiliadis, Choudhury, "Buffer Management Schemes for Supporting
-// TCP in Gigabit Routers with Per-Flow Queueing", 1999; ours are handshakes instead of packets, and the oldest goes,
-// because it is the least likely to come to anything). So who has nothing yet is let in, whatever the others do.
-// Connections that are established are not dropped for others; an address may have no more of them than are left in
-// total (dynamic thresholds; Choudhury, Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches",
-// 1998).
+// it began first; those that its established connections may bring do not count, and take nobody's room (longest queue
+// drop; Suter, Lakshman, Stiliadis, Choudhury, "Buffer Management Schemes for Supporting TCP in Gigabit Routers with
+// Per-Flow Queueing", 1999; ours are handshakes instead of packets, and the oldest goes, because it is the least likely
+// to come to anything). So who has nothing yet is let in, whatever the others do. Connections that are established are
+// not dropped for others; an address may have no more of them than are left in total (dynamic thresholds; Choudhury,
+// Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", 1998).
 #pragma once
 
 #include <array>
@@ -76,7 +76,8 @@ struct DoorConfig {
   std::uint32_t connections_per_peer = 2 * kMaximumFlows;
   // Each takes a descriptor, and memory for TLS and buffers.
   std::uint32_t connections_in_total = 8192;
-  // Of them not established yet. Twice what one group brings at most (1,008).
+  // Of them not established yet, beside those that established ones may bring. Twice what one group brings at most
+  // (1,008).
   std::uint32_t handshakes_in_total = 2048;
   // Of one connection, until it is established: some 3 KiB of TLS, a hello, and a few certificates.
   std::uint64_t bytes_per_handshake = std::uint64_t{32} << 10U;
@@ -141,6 +142,7 @@ class Door {
     std::uint32_t connections = 0;
     std::uint32_t established = 0;  // of connections
     std::set<Visit> handshakes;     // of connections; numbers grow, so the oldest is the first
+    std::size_t surplus = 0;        // of them, beyond those that the established may bring
     double attempts_left = 0;
     TimePoint attempts_as_of{};
     std::list<AddressBlock>::iterator idle;  // where connections is 0
@@ -153,15 +155,19 @@ class Door {
     std::uint64_t bytes = 0;
     Stage stage = Stage::handshake;
   };
-  // By how many handshakes, and among equals, who began the first of them earlier comes later.
+  // Blocks with a surplus by how much, and among equals, who began the first of them earlier comes later.
   using Crowds = std::map<std::pair<std::size_t, Visit>, Blocks::iterator>;
 
   [[nodiscard]] const BlockLimits& limits_of(const AddressBlock& from) const;
   [[nodiscard]] DoorVerdict verdict_on(const AddressBlock& from, const Block& block) const;
   Blocks::iterator remember(TimePoint now, const AddressBlock& from);
   void refill(TimePoint now, const AddressBlock& from, Block& block) const;
+  [[nodiscard]] std::uint64_t earned(const Block& block) const;
+  [[nodiscard]] bool takes_anybodys_room(const Block& block) const;
   Visit displace();
-  void add_handshake(Blocks::iterator block, Visit visit);
+  // Changes handshakes or established of a block, and what is counted of them.
+  template <typename Change>
+  void recount(Blocks::iterator block, Change change);
   void remove_handshake(Blocks::iterator block, Visit visit);
   Guest& guest_of(Visit visit);
   DoorVerdict counted(DoorVerdict verdict);
@@ -174,6 +180,7 @@ class Door {
   Visit last_visit_ = 0;
   Crowds crowds_;
   std::uint32_t handshakes_ = 0;
+  std::uint64_t surplus_ = 0;  // of all blocks
   std::array<std::uint64_t, kDoorVerdicts> counts_{};
 };
 

@@ -232,9 +232,11 @@ void Candidate::on_flow_failed(Flow& flow, const transport::FlowFailure& failure
                   "): is it one, and of the same version?");
   }
   if (connection.number > 0 && control_->flow.is_open()) {
-    // So a test ends, and the verdict comes on the control flow, behind what is still under way; or the control flow
-    // has more to say about it; if not, its own end or the deadline comes soon.
-    deadline_ = std::min(deadline_, saturating_add(io_.now(), kVerdictPatience));
+    // So a test ends, and the verdict comes on the control flow, behind what is still under way. Before the first phase
+    // the judge says what is wrong only when he has waited for all data flows.
+    if (lost_.empty()) lost_ = failure.to_string();
+    const bool measures = phase_.kind != TestPhaseKind::join;
+    deadline_ = std::min(deadline_, saturating_add(io_.now(), measures ? kVerdictPatience : config_.patience));
     return;
   }
   finish(joined_ ? "the connection to the judge at " + judge + " was lost: " + failure.to_string()
@@ -276,6 +278,7 @@ void Candidate::handle_time(TimePoint now) {
     return finish("the judge at " + judge + " has come to no end in " +
                   human_duration(config_.duration + config_.patience) + ": ask another");
   }
+  if (!lost_.empty()) return finish("a connection to the judge at " + judge + " was lost: " + lost_);
   finish("the judge at " + judge + " has been silent for " + human_duration(config_.patience) +
          (joined_ ? ": it is gone, or the line is dead" : ": is anybody there, and is the port open?"));
 }

@@ -125,6 +125,7 @@ class Candidate final : private transport::FlowEvents {
   TimePoint started_, deadline_ = kNever, queued_until_ = kNever;
   Duration before_queue_{};
   bool done_ = false;
+  std::string lost_;  // how the first data flow ended that did
   CandidateResult result_;
 };
 

@@ -88,7 +88,7 @@ void Judge::on_accepted(transport::Stream& stream) {
   }
   if (answer.verdict != core::DoorVerdict::welcome) {
     if (may_say(to_string(answer.verdict))) {
-      spdlog::warn("{}: refused: {}", address.to_string(), door_.explain(answer.verdict, block));
+      spdlog::warn("{}: refused: {}", address.to_string(), to_string(answer.verdict));
     }
     return transport::turn_away(stream);
   }

@@ -9,6 +9,7 @@
 #include "engine/base/limits.hpp"
 #include "engine/base/random.hpp"
 #include "engine/base/units.hpp"
+#include "engine/core/conduct.hpp"
 #include "engine/node/address_block.hpp"
 
 namespace papilio::node {
@@ -24,11 +25,10 @@ namespace {
 // What strangers write, for logs: one line of bounded length that moves no terminal's cursor.
 std::string printable(const std::string& text) {
   constexpr std::size_t kMost = 400;
-  std::string line = text.substr(0, kMost);
-  std::replace_if(
-      line.begin(), line.end(), [](char each) { return each < ' ' || each > '~'; }, '?');
-  return line;
+  return core::one_line(text, kMost);
 }
+
+constexpr std::string_view kDialledItself = "a node dialled itself";
 
 // Somebody has to do something about it, or time has to pass: no use in asking again soon.
 bool lasts_for_a_while(RefusalReason reason) {
@@ -138,7 +138,7 @@ TimePoint Mesh::next_deadline() const {
   for (const auto& peer : peers_) next = std::min(next, stays_until(*peer));
   for (const auto& source : sources_) next = std::min(next, source->next_poll());
   for (const Dial& dial : dials_) {
-    if (!dial.busy) next = std::min(next, dial.next_try);
+    if (!dial.busy && !dial.is_self) next = std::min(next, dial.next_try);
   }
   return next;
 }
@@ -149,7 +149,7 @@ void Mesh::handle_time(TimePoint now) {
     ask_sources(now);
     drop_expired(now);
     for (Dial& dial : dials_) {
-      if (dial.busy || now < dial.next_try) continue;
+      if (dial.busy || dial.is_self || now < dial.next_try) continue;
       if (is_linked_to(dial.address)) {
         dial.answered = true;
         dial.next_try = saturating_add(now, config_.redial_most);
@@ -365,7 +365,7 @@ std::optional<Refusal> Mesh::objection_to_id(const Connection& connection, const
                          ": a peer's id is the hash of its own key"};
     }
   }
-  if (hello.peer == config_.self) return Refusal{RefusalReason::same_peer, "a node dialled itself"};
+  if (hello.peer == config_.self) return Refusal{RefusalReason::same_peer, std::string(kDialledItself)};
   return events_.objection_to_peer(hello.peer);
 }
 
@@ -496,10 +496,12 @@ Peer& Mesh::establish(Connection& connection) {
 }
 
 void Mesh::handle_refusal(Connection& connection, const Refusal& refusal) {
+  const auto* const key = connection.flow.peer_key();
+  const bool is_self = refusal.reason == RefusalReason::same_peer && refusal.detail == kDialledItself &&
+                       (!config_.is_secure || (key != nullptr && transport::peer_id_of(*key) == config_.self));
   const bool for_what_it_is =
       refusal.reason == RefusalReason::wrong_run || refusal.reason == RefusalReason::wrong_model ||
-      refusal.reason == RefusalReason::protocol_version || refusal.reason == RefusalReason::security ||
-      (refusal.reason == RefusalReason::same_peer && refusal.detail == "a node dialled itself");
+      refusal.reason == RefusalReason::protocol_version || refusal.reason == RefusalReason::security || is_self;
   if (connection.dial != nullptr) {
     connection.dial->answered = true;
     // Linked already, the other way round: no use in asking again soon. Without a link to it here, it has not noticed
@@ -508,6 +510,7 @@ void Mesh::handle_refusal(Connection& connection, const Refusal& refusal) {
     if (is_linked) connection.dial->wait = config_.redial_linked;
     if (for_what_it_is) {
       connection.dial->wait = config_.redial_refused;
+      connection.dial->is_self = is_self;
       if (!std::exchange(connection.dial->refused, true)) {
         events_.on_refused(connection.dial->address,
                            std::string(to_string(refusal.reason)) + ": " + printable(refusal.detail));
@@ -688,7 +691,7 @@ void Mesh::lose_peer(Peer& peer, PeerLeft how, const std::string& why) {
   peers_.erase(found);
   peer.flows.clear();
   for (Dial& dial : dials_) {  // one of those that wait long may lead there
-    dial.next_try = std::min(dial.next_try, saturating_add(io_.now(), config_.redial_most));
+    if (!dial.refused) dial.next_try = std::min(dial.next_try, saturating_add(io_.now(), config_.redial_most));
   }
   for (Connection& connection : connections_) {
     if (connection.peer != &peer || connection.stage == Stage::closing) continue;

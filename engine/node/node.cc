@@ -586,7 +586,8 @@ class LoopNode final : public Node, private node::EngineEvents {
     spdlog::error("{}", refusal);
     {
       const std::lock_guard lock(exchange_.mutex);
-      exchange_.refusals.push_back(std::move(refusal));
+      std::vector<std::string>& known = exchange_.refusals;
+      if (std::find(known.begin(), known.end(), refusal) == known.end()) known.push_back(std::move(refusal));
     }
     exchange_.changed.notify_all();
   }

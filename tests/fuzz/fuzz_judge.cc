@@ -66,6 +66,7 @@ class World {
     config.desk.every = milliseconds(10);
     config.test.most_unreceipted_bytes = 16 * kPayloadBytes;
     config.door.connections_in_total = 40;
+    config.door.handshakes_in_total = 24;
     config.door.elsewhere.connections = 36;
     config.wall_now = [] { return core::WallTime(seconds(1'800'000'000)); };
     return config;
@@ -273,9 +274,15 @@ std::vector<Bytes> seeds() {
     for (const std::uint32_t each : {3U, kMaximumFlows + 1 + flow, 0U, 0U})
       stuck.push_back(static_cast<std::byte>(each));
   }
+  // Two crowds, the smaller one last: it displaces the other's.
+  Bytes crowds;
+  for (int i = 0; i < 28; ++i) {
+    for (const int each : {0, i < 18 ? 0 : 1}) crowds.push_back(static_cast<std::byte>(each));
+  }
   return {
       whole,
       stuck,
+      crowds,
       of({0, 1, 1, 0, 0, 3, 2, 5, 6, 10, 3, 1, 10, 2, 1, 13, 240}),
       of({0, 3, 9, 0, 4, 1, 2, 3, 4, 8, 0, 1, 0, 0, 0, 13, 250}),
   };

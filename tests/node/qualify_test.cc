@@ -488,6 +488,25 @@ TEST(QualifyDoor, CrowdsFromSeveralAddressesKeepNobodyOut) {
   EXPECT_EQ(honest.result().failure, "");
 }
 
+// Nor do so many that one handshake of each fills the room for them: the data flows of who is being tested are let in.
+TEST(QualifyDoor, NeitherDoCrowdsFromVeryManyAddresses) {
+  QualifyWorld world({});
+  for (std::uint32_t host = 10; host < 74; ++host) world.add_stranger(host, {});
+  world.run_for(milliseconds(200));
+  Candidate& honest = world.add_candidate(3, [](CandidateConfig& config) { config.flows = kMaximumFlows; });
+  ASSERT_TRUE(world.run_until([&] { return honest.is_done(); }));
+  EXPECT_EQ(honest.result().failure, "");
+}
+
+// A data flow that is turned away is named as the reason, once the judge has had his time to say more.
+TEST(QualifyDoor, AFlowThatIsTurnedAwayIsNamed) {
+  QualifyWorld world({.judge = [](JudgeConfig& config) { config.door.elsewhere.connections = 3; }});
+  Candidate& candidate = world.add_candidate(2);
+  ASSERT_TRUE(world.run_until_done(candidate));
+  EXPECT_NE(candidate.result().failure.find("data flows did not come"), std::string::npos)
+      << candidate.result().failure;
+}
+
 // Connections by the hundred, and requests under ever new names: the judge holds what it allows, and whoever comes from
 // elsewhere is tested as if nothing were.
 TEST(QualifyDoor, AFloodFromOneAddressStopsAtItsLimits) {

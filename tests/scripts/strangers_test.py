@@ -305,7 +305,7 @@ class StrangersTest(unittest.TestCase):
 
     def test_without_a_certificate_nobody_lets_it_in(self) -> None:
         port = harness.free_ports(1)[0]
-        judge = subprocess.Popen([PROGRAMS["papilio-qualify"], "serve", "--listen", f"127.0.0.1:{port}", "--state-dir", "judge",
+        judge = subprocess.Popen([PROGRAMS["papilio-qualify"], "serve", "--listen", f"127.0.0.1:{port}", "--shortest", "1.5s", "--state-dir", "judge",
                                   "--every", "0"], cwd=self.directory, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.addCleanup(judge.stderr.close)
         self.addCleanup(judge.stdout.close)

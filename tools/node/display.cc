@@ -7,6 +7,7 @@
 #include "engine/base/units.hpp"
 
 namespace papilio::tools {
+
 std::string round_text(const training::RoundLine& line) {
   std::string text = fmt::format(
       "epoch {:>4}  loss {:.4f}  samples {}/{} (total {})  round {}  sent {}  received {}  members {}  coverage "
@@ -37,8 +38,8 @@ void Display::show_round(const training::RoundLine& line) {
 }
 
 void Display::rewrite(double done, std::uint64_t step) {
-  if (line_.is_terminal())
-    line_.rewrite(fmt::format("[{}] {}/{}  {}", progress_bar(done, 20), step, steps_, last_round_));
+  if (!line_.is_terminal()) return;
+  line_.rewrite(fmt::format("[{}] {}/{}  {}", progress_bar(done, 20), step, steps_, last_round_));
 }
 
 }  // namespace papilio::tools

@@ -268,6 +268,7 @@ nlohmann::ordered_json Runner::to_json() const {
         {"hints", each.hints}});
     if (each.result.certificate) peer["expires"] = core::to_text(each.result.certificate->expires);
     if (!each.file.empty()) peer["certificate"] = each.file;
+    if (!each.file_problem.empty()) peer["certificate_problem"] = each.file_problem;
     if (!told.note.empty()) peer["note"] = told.note;
     peers.push_back(std::move(peer));
   }
@@ -316,11 +317,12 @@ Result<int> run(const RunOptions& options, const tools::CommandLine& line) {
   if (auto written = line.write_json(runner.to_json()); !written) return written.error();
   if (!runner.has_figures()) return runtime_error("no judge had a verdict: " + runner.failures());
   runner.tell_verdict();
+  if (!runner.is_qualified()) return static_cast<int>(tools::kExitNotSo);
   // Whoever goes by the exit code would find out at the first node's door.
   if (const std::string problems = runner.file_problems(); !problems.empty()) {
     return runtime_error("the certificate is not kept: " + problems);
   }
-  return static_cast<int>(runner.is_qualified() ? tools::kExitDone : tools::kExitNotSo);
+  return static_cast<int>(tools::kExitDone);
 }
 
 }  // namespace papilio::qualify
