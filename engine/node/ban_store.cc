@@ -4,6 +4,7 @@
 #include <sqlite3.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <utility>
@@ -13,6 +14,7 @@ namespace {
 
 constexpr std::int64_t kApplicationId = 0x50504C42;  // "PPLB": that a file is ours, not somebody else's
 constexpr std::int64_t kSchemaVersion = 2;
+constexpr int kRetryMilliseconds = 5;
 // Of times, in seconds since 1970: nothing that is added to one overflows.
 constexpr std::int64_t kLatest = std::int64_t{1} << 40U;
 
@@ -138,7 +140,16 @@ Result<BanStore> BanStore::open(const std::string& directory) {
   const int code = sqlite3_open_v2(store.path_.c_str(), &database, flags, nullptr);
   store.database_.reset(database);
   if (code != SQLITE_OK) return store.error("opened");
-  if (auto prepared = store.prepare(); !prepared) return prepared.error();
+  // Where several make it at once, SQLite says that it is busy without waiting for the others: nobody else is asked to
+  // wait for a change of the journal's mode, and whoever reads while it changes is told at once.
+  const auto give_up = std::chrono::steady_clock::now() + kPatience;
+  Status prepared = store.prepare();
+  while (!prepared && store.is_busy_ && std::chrono::steady_clock::now() < give_up) {
+    if (sqlite3_get_autocommit(database) == 0) sqlite3_exec(database, "ROLLBACK", nullptr, nullptr, nullptr);
+    sqlite3_sleep(kRetryMilliseconds);
+    prepared = store.prepare();
+  }
+  if (!prepared) return prepared.error();
   return Result<BanStore>(std::move(store));
 }
 
@@ -265,11 +276,12 @@ Result<std::int64_t> BanStore::number(const char* sql) {
   return sqlite3_column_int64(statement.get(), 0);
 }
 
-Error BanStore::error(const std::string& doing) const {
+Error BanStore::error(const std::string& doing) {
   sqlite3* const database = database_.get();
   const int code = database == nullptr ? SQLITE_NOMEM : sqlite3_extended_errcode(database);
   const int system_error = database == nullptr ? 0 : sqlite3_system_errno(database);
   const std::string file = "'" + path_ + "' ";
+  is_busy_ = (code & 0xff) == SQLITE_BUSY || (code & 0xff) == SQLITE_LOCKED;
   switch (code & 0xff) {
     case SQLITE_NOTADB:
       return runtime_error(file +

@@ -380,7 +380,9 @@ TEST_F(BanStoreTest, TwoThatMakeTheFileAtOnceBothUseIt) {
     for (std::uint64_t each = 0; each < 4; ++each) {
       children.push_back(fork_child([this, each] {
         auto store = BanStore::open(path_);
-        return store && store->save(std::vector{change(each)}) ? 0 : 1;
+        const Status saved = store ? store->save(std::vector{change(each)}) : Status(store.error());
+        if (!saved) std::fprintf(stderr, "%s\n", saved.error().message.c_str());
+        return saved ? 0 : 1;
       }));
     }
     for (const pid_t child : children) EXPECT_EQ(exit_code_of(child), 0);
