@@ -334,6 +334,15 @@ TEST_F(SecurityTest, WhenItsCertificateRunsOutThePeerGoesAndAFreshOneBringsItBac
   ASSERT_TRUE(run_until([&] { return node.is_linked_to(peer); }));
 }
 
+// The key proves that it is itself: no use in ever asking again.
+TEST_F(SecurityTest, ANodeThatDialsItselfStopsForGood) {
+  Host& node = add_host();
+  start(node, node.number);
+  ASSERT_TRUE(run_until([&] { return !node.refused.empty() && node.io->open_handles() == 1; }));
+  EXPECT_NE(node.refused[0].find("dialled itself"), std::string::npos) << node.refused[0];
+  EXPECT_GT(node.engine->mesh().next_deadline(), network_.now() + hours(1));
+}
+
 // A peer from which nothing comes is dropped, and taken again when it is back; one that is there stays.
 TEST_F(SecurityTest, WhoSaysNothingIsDroppedInTime) {
   Host& node = add_host();
