@@ -44,6 +44,19 @@ struct Pair {
 
 TlsContext make_context() { return TlsContext::create(Identity::from_seed({1})).value(); }
 
+// Two ends that know each other, and a piece that the near one writes.
+struct Talk {
+  Talk() { pair.shake_hands(); }
+  void write() {
+    pair.near.output().clear();
+    if (pair.near.write(plaintext) != TlsOutcome::done) std::abort();
+  }
+
+  TlsContext context = make_context();
+  Pair pair{context};
+  Bytes plaintext = Bytes(kPieceBytes, std::byte{3}), out = Bytes(kPieceBytes);
+};
+
 void handshake(State& state) {
   const TlsContext context = make_context();
   for (auto _ : state) Pair(context).shake_hands();
@@ -76,44 +89,28 @@ class Aes {
 };
 
 void encrypt(State& state) {
-  const TlsContext context = make_context();
-  Pair pair(context);
-  pair.shake_hands();
-  const Bytes plaintext(kPieceBytes, std::byte{3});
-  Bytes out(kPieceBytes);
+  Talk talk;
   Aes aes(true);
-  const auto write = [&] {
-    pair.near.output().clear();
-    if (pair.near.write(plaintext) != TlsOutcome::done) std::abort();
-  };
   run_in_turn(
-      state, kPieceBytes, write, kPieceBytes, [&] { aes.run(plaintext, out); }, "of_aes");
+      state, kPieceBytes, [&] { talk.write(); }, kPieceBytes, [&] { aes.run(talk.plaintext, talk.out); }, "of_aes");
 }
 
 void decrypt(State& state) {
-  const TlsContext context = make_context();
-  Pair pair(context);
-  pair.shake_hands();
-  const Bytes plaintext(kPieceBytes, std::byte{3});
-  Bytes out(kPieceBytes);
+  Talk talk;
   Aes aes(false);
-  // Each record is good once: what is to be read is written anew, outside of what is timed.
-  const auto write = [&] {
-    pair.near.output().clear();
-    if (pair.near.write(plaintext) != TlsOutcome::done) std::abort();
-    Pair::pass_on(pair.near, pair.far, pair.to_far);
-  };
   std::vector<double> rates, ratios;
   for (auto _ : state) {
-    write();
+    // Each record is good once: what is to be read is written anew, outside of what is timed.
+    talk.write();
+    Pair::pass_on(talk.pair.near, talk.pair.far, talk.pair.to_far);
     const double seconds = seconds_of(
         [&] {
-          for (std::size_t at = 0, bytes = 0; at < out.size(); at += bytes) {
-            if (pair.far.read(std::span(out).subspan(at), bytes) != TlsOutcome::done) std::abort();
+          for (std::size_t at = 0, bytes = 0; at < talk.out.size(); at += bytes) {
+            if (talk.pair.far.read(std::span(talk.out).subspan(at), bytes) != TlsOutcome::done) std::abort();
           }
         },
         1);
-    const double of_aes = seconds_of([&] { aes.run(plaintext, out); }, 1);
+    const double of_aes = seconds_of([&] { aes.run(talk.plaintext, talk.out); }, 1);
     state.SetIterationTime(seconds);
     rates.push_back(kPieceBytes / seconds);
     ratios.push_back(of_aes / seconds);

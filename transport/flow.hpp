@@ -63,8 +63,8 @@ class FlowEvents {
   ~FlowEvents() = default;
 };
 
-// Bytes of control frames on one flow that the socket has not taken. An honest peer's are some KiB: a frame or two for
-// each member's chunks, behind one payload at most.
+// Bytes of control frames on one flow that the socket has not taken. For an honest peer a few frames wait, behind one
+// payload at most.
 inline constexpr std::size_t kMostWaitingWords = std::size_t{4} << 20U;
 
 class Flow final : private StreamEvents {

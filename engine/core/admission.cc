@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "engine/base/assert.hpp"
+#include "engine/base/text.hpp"
 #include "engine/base/units.hpp"
 
 namespace papilio::core {

@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "engine/base/assert.hpp"
+#include "engine/base/text.hpp"
 
 namespace papilio::core {
 namespace {
@@ -42,14 +43,6 @@ std::string to_text(WallTime time) {
   return digits(int{date.year()}, 4) + "-" + digits(unsigned{date.month()}, 2) + "-" + digits(unsigned{date.day()}, 2) +
          "T" + digits(clock.hours().count(), 2) + ":" + digits(clock.minutes().count(), 2) + ":" +
          digits(clock.seconds().count(), 2) + "Z";
-}
-
-std::string one_line(std::string_view text, std::size_t bytes) {
-  std::string line(text.substr(0, bytes));
-  for (char& each : line) {
-    if (each < ' ' || each > '~') each = '?';
-  }
-  return line;
 }
 
 std::string_view to_string(Offence offence) { return kNames.at(static_cast<std::size_t>(offence)); }

@@ -24,9 +24,6 @@ using WallTime = std::chrono::sys_seconds;
 
 // 2026-01-31T23:59:59Z, for logs, tables and peers.
 [[nodiscard]] std::string to_text(WallTime time);
-// What others said, for the same: nothing in it may move a terminal's cursor or begin a new line. What is not printable
-// ASCII is replaced, what is longer than so many bytes is cut.
-[[nodiscard]] std::string one_line(std::string_view text, std::size_t bytes);
 
 // A qualification certificate counts for no longer than this, whatever it says: lines change, and after so long nobody
 // needs to remember who has to bring a newer one.

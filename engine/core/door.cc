@@ -113,14 +113,16 @@ Door::Door(DoorConfig config) : config_(config) { PAPILIO_ASSERT(check(config_).
 
 template <typename Change>
 void Door::recount(Blocks::iterator block, Change change) {
-  Block& counted = block->second;
-  const auto key = [&] { return std::pair(counted.surplus, UINT64_MAX - *counted.handshakes.begin()); };
-  if (counted.surplus > 0) crowds_.erase(key());
-  surplus_ -= counted.surplus;
+  const auto key = [&](std::uint64_t size) { return std::pair(size, UINT64_MAX - *block->second.handshakes.begin()); };
+  if (const std::uint64_t before = surplus(block->second); before > 0) {
+    crowds_.erase(key(before));
+    surplus_ -= before;
+  }
   change();
-  counted.surplus = counted.handshakes.size() - std::min<std::uint64_t>(counted.handshakes.size(), earned(counted));
-  surplus_ += counted.surplus;
-  if (counted.surplus > 0) crowds_.emplace(key(), block);
+  if (const std::uint64_t after = surplus(block->second); after > 0) {
+    crowds_.emplace(key(after), block);
+    surplus_ += after;
+  }
 }
 
 // ---- what happens
@@ -233,7 +235,7 @@ DoorVerdict Door::verdict_on(const AddressBlock& from, const Block& block) const
   if (block.connections >= limits.connections) return DoorVerdict::too_many_here;
   if (block.handshakes.size() >= limits.handshakes + earned(block)) return DoorVerdict::too_many_handshakes;
   if (block.connections >= config_.connections_in_total - visits_.size()) return DoorVerdict::too_many_in_total;
-  if (takes_anybodys_room(block) && block.surplus >= crowds_.rbegin()->first.first) {
+  if (takes_anybodys_room(block) && surplus(block) >= crowds_.rbegin()->first.first) {
     return DoorVerdict::too_many_handshakes_in_total;
   }
   return DoorVerdict::welcome;
@@ -241,6 +243,11 @@ DoorVerdict Door::verdict_on(const AddressBlock& from, const Block& block) const
 
 std::uint64_t Door::earned(const Block& block) const {
   return std::uint64_t{config_.handshakes_per_connection} * block.established;
+}
+
+std::uint64_t Door::surplus(const Block& block) const {
+  const std::uint64_t handshakes = block.handshakes.size();
+  return handshakes - std::min(handshakes, earned(block));
 }
 
 // Whether one more handshake of it needs room where there is none.

@@ -142,7 +142,6 @@ class Door {
     std::uint32_t connections = 0;
     std::uint32_t established = 0;  // of connections
     std::set<Visit> handshakes;     // of connections; numbers grow, so the oldest is the first
-    std::size_t surplus = 0;        // of them, beyond those that the established may bring
     double attempts_left = 0;
     TimePoint attempts_as_of{};
     std::list<AddressBlock>::iterator idle;  // where connections is 0
@@ -156,13 +155,15 @@ class Door {
     Stage stage = Stage::handshake;
   };
   // Blocks with a surplus by how much, and among equals, who began the first of them earlier comes later.
-  using Crowds = std::map<std::pair<std::size_t, Visit>, Blocks::iterator>;
+  using Crowds = std::map<std::pair<std::uint64_t, Visit>, Blocks::iterator>;
 
   [[nodiscard]] const BlockLimits& limits_of(const AddressBlock& from) const;
   [[nodiscard]] DoorVerdict verdict_on(const AddressBlock& from, const Block& block) const;
   Blocks::iterator remember(TimePoint now, const AddressBlock& from);
   void refill(TimePoint now, const AddressBlock& from, Block& block) const;
   [[nodiscard]] std::uint64_t earned(const Block& block) const;
+  // Of its handshakes, those beyond what its established connections may bring.
+  [[nodiscard]] std::uint64_t surplus(const Block& block) const;
   [[nodiscard]] bool takes_anybodys_room(const Block& block) const;
   Visit displace();
   // Changes handshakes or established of a block, and what is counted of them.

@@ -140,16 +140,7 @@ Result<BanStore> BanStore::open(const std::string& directory) {
   const int code = sqlite3_open_v2(store.path_.c_str(), &database, flags, nullptr);
   store.database_.reset(database);
   if (code != SQLITE_OK) return store.error("opened");
-  // Where several make it at once, SQLite says that it is busy without waiting for the others: nobody else is asked to
-  // wait for a change of the journal's mode, and whoever reads while it changes is told at once.
-  const auto give_up = std::chrono::steady_clock::now() + kPatience;
-  Status prepared = store.prepare();
-  while (!prepared && store.is_busy_ && std::chrono::steady_clock::now() < give_up) {
-    if (sqlite3_get_autocommit(database) == 0) sqlite3_exec(database, "ROLLBACK", nullptr, nullptr, nullptr);
-    sqlite3_sleep(kRetryMilliseconds);
-    prepared = store.prepare();
-  }
-  if (!prepared) return prepared.error();
+  if (auto prepared = store.prepare(); !prepared) return prepared.error();
   return Result<BanStore>(std::move(store));
 }
 
@@ -191,7 +182,7 @@ Status BanStore::prepare() {
   if (auto committed = execute("COMMIT", "written"); !committed) return committed;
   // A journal that is appended to lets others read while one writes. FULL: what was committed survives a power cut,
   // too.
-  if (auto set = execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;", "written"); !set) return set;
+  if (auto set = append_to_journal(); !set) return set;
   const Statement check = prepared(database_.get(), "PRAGMA quick_check(1)");
   if (check == nullptr || sqlite3_step(check.get()) != SQLITE_ROW) return error("checked");
   const auto* const verdict = reinterpret_cast<const char*>(sqlite3_column_text(check.get(), 0));
@@ -200,6 +191,17 @@ Status BanStore::prepare() {
                          "): move it away and begin without bans");
   }
   return Done{};
+}
+
+// Where several make the file at once, SQLite says that it is busy at once: for this it does not wait by itself.
+Status BanStore::append_to_journal() {
+  const auto give_up = std::chrono::steady_clock::now() + kPatience;
+  while (true) {
+    Status set = execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;", "written");
+    const bool is_busy = (sqlite3_errcode(database_.get()) & 0xff) == SQLITE_BUSY;
+    if (set || !is_busy || std::chrono::steady_clock::now() >= give_up) return set;
+    sqlite3_sleep(kRetryMilliseconds);
+  }
 }
 
 // ---- reading and writing
@@ -276,12 +278,11 @@ Result<std::int64_t> BanStore::number(const char* sql) {
   return sqlite3_column_int64(statement.get(), 0);
 }
 
-Error BanStore::error(const std::string& doing) {
+Error BanStore::error(const std::string& doing) const {
   sqlite3* const database = database_.get();
   const int code = database == nullptr ? SQLITE_NOMEM : sqlite3_extended_errcode(database);
   const int system_error = database == nullptr ? 0 : sqlite3_system_errno(database);
   const std::string file = "'" + path_ + "' ";
-  is_busy_ = (code & 0xff) == SQLITE_BUSY || (code & 0xff) == SQLITE_LOCKED;
   switch (code & 0xff) {
     case SQLITE_NOTADB:
       return runtime_error(file +

@@ -49,14 +49,13 @@ class BanStore {
 
   explicit BanStore(std::string path) : path_(std::move(path)) {}
   Status prepare();
-  // What SQLite says is wrong; notes whether it is that others are at it.
-  [[nodiscard]] Error error(const std::string& doing);
+  Status append_to_journal();
+  [[nodiscard]] Error error(const std::string& doing) const;
   Status execute(const char* sql, const std::string& doing);
   Result<std::int64_t> number(const char* sql);
 
   std::string path_;
   std::unique_ptr<sqlite3, Close> database_;
-  bool is_busy_ = false;  // the last error was that another process is writing
 };
 
 }  // namespace papilio::node

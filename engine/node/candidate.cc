@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/base/text.hpp"
 #include "engine/base/units.hpp"
-#include "engine/core/conduct.hpp"
 #include "engine/node/certificate.hpp"
 #include "kernels/ops.h"
 
@@ -24,10 +24,6 @@ constexpr double kVerdictShare = 0.04;
 constexpr Duration kVerdictPatience = std::chrono::seconds(3);
 
 bool sends(TestPhaseKind kind) { return kind == TestPhaseKind::up || kind == TestPhaseKind::both; }
-
-// A stranger's words go to a terminal.
-constexpr std::size_t kShownBytes = 300;
-std::string shown(const std::string& text) { return core::one_line(text, kShownBytes); }
 
 std::string seconds_text(std::uint32_t milliseconds) { return human_duration(std::chrono::milliseconds(milliseconds)); }
 
@@ -103,7 +99,7 @@ void Candidate::on_frame(Flow& flow, const Header& header, transport::Slab paylo
       return;
     }
     if (const auto* const refusal = std::get_if<transport::Refusal>(&header)) {
-      return finish("the judge refused: " + shown(refusal->detail));
+      return finish("the judge refused: " + one_line(refusal->detail));
     }
   }
   finish("the judge sent what has no place in a test: is it a judge?");
@@ -121,7 +117,7 @@ void Candidate::handle_wait(const transport::TestWait& wait) {
     return;
   }
   result_.refusal = wait;
-  finish("the judge refused: " + shown(wait.detail) +
+  finish("the judge refused: " + one_line(wait.detail) +
          (wait.retry_after_ms > 0 ? "; try again in " + seconds_text(wait.retry_after_ms) : ""));
 }
 
@@ -160,12 +156,12 @@ void Candidate::join(const transport::TestPhase& phase) {
 void Candidate::handle_verdict(const transport::TestVerdict& verdict) {
   result_.took = io_.now() - started_;
   for (const Connection& each : connections_) {
-    if (!each.is_lost) result_.retransmits_up += each.flow.info().retransmits;
+    if (each.flow.is_open()) result_.retransmits_up += each.flow.info().retransmits;
   }
   if (const auto* const key = control_->flow.peer_key()) result_.judge = transport::peer_id_of(*key);
-  if (!verdict.failure.empty()) return finish("the test failed: " + shown(verdict.failure));
+  if (!verdict.failure.empty()) return finish("the test failed: " + one_line(verdict.failure));
   result_.verdict = verdict;
-  result_.verdict.note = shown(verdict.note);
+  result_.verdict.note = one_line(verdict.note);
   finish(objection_to_certificate(verdict));
 }
 
@@ -222,9 +218,8 @@ void Candidate::flush_receipts() {
 // ---- the end
 
 void Candidate::on_flow_failed(Flow& flow, const transport::FlowFailure& failure) {
-  Connection& connection = *static_cast<Connection*>(flow.context);
+  const Connection& connection = *static_cast<Connection*>(flow.context);
   if (done_) return;
-  connection.is_lost = true;
   result_.retransmits_up += flow.info().retransmits;
   const std::string judge = config_.judge.to_string();
   if (failure.is_protocol_violation()) {

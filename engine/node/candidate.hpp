@@ -85,7 +85,6 @@ class Candidate final : private transport::FlowEvents {
     transport::Flow flow;
     std::list<Connection>::iterator position;
     std::uint16_t number = 0;  // 0: control
-    bool is_lost = false;
     std::uint64_t up_sequence = 0, down_sequence = 0;
     std::vector<std::byte> payload;
     [[nodiscard]] std::uint32_t index() const { return number - 1U; }

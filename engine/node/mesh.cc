@@ -8,8 +8,8 @@
 #include "engine/base/assert.hpp"
 #include "engine/base/limits.hpp"
 #include "engine/base/random.hpp"
+#include "engine/base/text.hpp"
 #include "engine/base/units.hpp"
-#include "engine/core/conduct.hpp"
 #include "engine/node/address_block.hpp"
 
 namespace papilio::node {
@@ -21,12 +21,6 @@ using transport::Refusal;
 using transport::RefusalReason;
 
 namespace {
-
-// What strangers write, for logs: one line of bounded length that moves no terminal's cursor.
-std::string printable(const std::string& text) {
-  constexpr std::size_t kMost = 400;
-  return core::one_line(text, kMost);
-}
 
 constexpr std::string_view kDialledItself = "a node dialled itself";
 
@@ -138,7 +132,7 @@ TimePoint Mesh::next_deadline() const {
   for (const auto& peer : peers_) next = std::min(next, stays_until(*peer));
   for (const auto& source : sources_) next = std::min(next, source->next_poll());
   for (const Dial& dial : dials_) {
-    if (!dial.busy && !dial.is_self) next = std::min(next, dial.next_try);
+    if (!dial.busy) next = std::min(next, dial.next_try);
   }
   return next;
 }
@@ -149,7 +143,7 @@ void Mesh::handle_time(TimePoint now) {
     ask_sources(now);
     drop_expired(now);
     for (Dial& dial : dials_) {
-      if (dial.busy || dial.is_self || now < dial.next_try) continue;
+      if (dial.busy || now < dial.next_try) continue;
       if (is_linked_to(dial.address)) {
         dial.answered = true;
         dial.next_try = saturating_add(now, config_.redial_most);
@@ -347,7 +341,7 @@ void Mesh::on_frame(Flow& flow, const Header& header, transport::Slab payload, s
   if (const auto* refusal = std::get_if<Refusal>(&header); refusal != nullptr && connection.dialled) {
     if (lasts_for_a_while(refusal->reason)) {
       handle_ban(connection, connection.address + " refuses this node: " + std::string(to_string(refusal->reason)) +
-                                 " " + printable(refusal->detail));
+                                 " " + one_line(refusal->detail));
     }
     return handle_refusal(connection, *refusal);
   }
@@ -390,7 +384,7 @@ void Mesh::handle_hello_of_dialler(Connection& connection, const Hello& hello) {
   if (const auto objection = objection_to(connection, hello)) {
     if (may_say(to_string(objection->reason))) {
       spdlog::warn("{} ({}): refused ({}): {}", connection.address, to_hex(hello.peer), to_string(objection->reason),
-                   printable(objection->detail));
+                   one_line(objection->detail));
     }
     return refuse(connection, *objection);
   }
@@ -452,10 +446,10 @@ void Mesh::turn_from(Connection& connection, const PeerId& peer, const Refusal& 
     handle_ban(connection, connection.address + " (" + to_hex(peer) + ") is banned here " + objection.detail);
   } else if (lasts_for_a_while(objection.reason)) {
     handle_ban(connection,
-               connection.address + " (" + to_hex(peer) + ") is not wanted here: " + printable(objection.detail));
+               connection.address + " (" + to_hex(peer) + ") is not wanted here: " + one_line(objection.detail));
   } else if (peer != config_.self) {
     spdlog::warn("{}: not joined ({}): {}", connection.address, to_string(objection.reason),
-                 printable(objection.detail));
+                 one_line(objection.detail));
   }
   handle_refusal(connection, objection);
 }
@@ -509,11 +503,10 @@ void Mesh::handle_refusal(Connection& connection, const Refusal& refusal) {
     const bool is_linked = refusal.reason == RefusalReason::same_peer && find(refusal.peer) != nullptr;
     if (is_linked) connection.dial->wait = config_.redial_linked;
     if (for_what_it_is) {
-      connection.dial->wait = config_.redial_refused;
-      connection.dial->is_self = is_self;
+      connection.dial->wait = is_self ? Duration::max() : config_.redial_refused;
       if (!std::exchange(connection.dial->refused, true)) {
         events_.on_refused(connection.dial->address,
-                           std::string(to_string(refusal.reason)) + ": " + printable(refusal.detail));
+                           std::string(to_string(refusal.reason)) + ": " + one_line(refusal.detail));
       }
     }
   }
@@ -668,7 +661,7 @@ void Mesh::on_flow_failed(Flow& flow, const transport::FlowFailure& failure) {
 void Mesh::handle_goodbye(Connection& goodbye, const std::string& reason) {
   Peer& peer = *goodbye.peer;
   peer.leaving = true;
-  peer.goodbye = printable(reason);
+  peer.goodbye = one_line(reason);
   for (Connection& connection : connections_) {
     if (connection.peer != &peer || connection.stage != Stage::established) continue;
     connection.deadline = saturating_add(io_.now(), std::chrono::seconds(1));

@@ -223,7 +223,6 @@ class Mesh final : private transport::FlowEvents, private transport::ListenerEve
     Duration wait{};
     bool busy = false;     // a connection is under way, or up
     bool refused = false;  // for what this node is, by whoever answers there; told already
-    bool is_self = false;  // this node\'s own address: not dialled again
     bool answered = false;
     std::string failure;  // how the last try ended
     std::string ban;      // why the last handshake there came to nothing, where a ban was the reason

@@ -189,10 +189,7 @@ class World {
   }
   static void say(Line* to, const Header& header, std::span<const std::byte> payload = {}) {
     if (to == nullptr || !to->is_open()) return;
-    HeaderBytes bytes;
-    encode_frame_header(header, payload.size(), bytes);
-    bytes.insert(bytes.end(), payload.begin(), payload.end());
-    (*to->stream)->feed(bytes);
+    feed_frame(**to->stream, header, payload);
   }
   void send_data(Line* to) {
     if (to == nullptr) return;
@@ -202,21 +199,8 @@ class World {
 
   void listen_to(Line& line) {
     if (!line.is_open()) return;
-    const std::vector<std::byte> written = (*line.stream)->take_written();
-    line.read.insert(line.read.end(), written.begin(), written.end());
-    std::size_t at = 0;
-    while (line.read.size() - at >= kFrameHeadBytes) {
-      const FrameSizes sizes = parse_frame_head(std::span(line.read).subspan(at, kFrameHeadBytes));
-      FUZZ_CHECK(sizes.fault == FrameFault::none);
-      if (line.read.size() - at < sizes.header_bytes + sizes.payload_bytes) break;
-      const auto begin = line.read.begin() + static_cast<std::ptrdiff_t>(at);
-      const HeaderBytes bytes(begin, begin + static_cast<std::ptrdiff_t>(sizes.header_bytes));
-      const ParsedHeader parsed = parse_frame_header(bytes);
-      FUZZ_CHECK(parsed.fault == FrameFault::none);
-      hear(line, parsed.header, sizes.payload_bytes);
-      at += sizes.header_bytes + sizes.payload_bytes;
-    }
-    line.read.erase(line.read.begin(), line.read.begin() + static_cast<std::ptrdiff_t>(at));
+    take_frames(**line.stream, line.read,
+                [&](const Header& header, std::span<const std::byte> payload) { hear(line, header, payload.size()); });
   }
   // It says nothing but what belongs to a test, each on the connection that it belongs to.
   void hear(Line& line, const Header& header, std::size_t payload_bytes) {
@@ -241,24 +225,18 @@ class World {
 }  // namespace
 
 std::vector<Bytes> seeds() {
-  const auto of = [](std::initializer_list<int> values) {
-    Bytes bytes;
-    for (const int value : values) bytes.push_back(static_cast<std::byte>(value));
-    return bytes;
-  };
-  Bytes whole = of({3, 14, 5, 1, 5, 2});
+  Bytes whole = bytes_of({3, 14, 5, 1, 5, 2});
   for (int i = 0; i < 50; ++i) {
-    for (const int each : {4, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 15, 20}) whole.push_back(static_cast<std::byte>(each));
+    append(whole, {4, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 15, 20});
   }
-  for (const int each : {2, 2, 15, 100, 2, 4, 15, 100, 7, 100, 100, 1, 0, 0, 0}) {
-    whole.push_back(static_cast<std::byte>(each));
-  }
+  append(whole, {2, 2, 15, 100, 2, 4, 15, 100, 7, 100, 100, 1, 0, 0, 0});
   return {
       whole,
-      of({0, 0, 13, 0, 3, 200, 4, 'w', 'a', 'i', 't', 15, 250, 1, 5, 13, 1, 0, 0, 0}),  // waits, then is sent away
-      of({1, 14, 2, 2, 15, 250, 12, 1, 0, 15, 250, 12, 1, 1, 7, 1, 1, 1, 0, 0, 0}),     // up, and the line is stuck
-      of({2, 14, 11, 1, 1, 15, 250, 6, 1, 1, 15, 250}),                                 // a data flow ends
-      of({0, 14, 7, 1, 1, 0, 0, 0, 0}),                                                 // somebody else's certificate
+      bytes_of(
+          {0, 0, 13, 0, 3, 200, 4, 'w', 'a', 'i', 't', 15, 250, 1, 5, 13, 1, 0, 0, 0}),    // waits, then is sent away
+      bytes_of({1, 14, 2, 2, 15, 250, 12, 1, 0, 15, 250, 12, 1, 1, 7, 1, 1, 1, 0, 0, 0}),  // up, and the line is stuck
+      bytes_of({2, 14, 11, 1, 1, 15, 250, 6, 1, 1, 15, 250}),                              // a data flow ends
+      bytes_of({0, 14, 7, 1, 1, 0, 0, 0, 0}),  // somebody else's certificate
   };
 }
 

@@ -142,10 +142,7 @@ class World {
   }
   static void say(Line* to, const Header& header, std::span<const std::byte> payload = {}) {
     if (to == nullptr || *to->stream == nullptr) return;
-    HeaderBytes bytes;
-    encode_frame_header(header, payload.size(), bytes);
-    bytes.insert(bytes.end(), payload.begin(), payload.end());
-    (*to->stream)->feed(bytes);
+    feed_frame(**to->stream, header, payload);
   }
   void ask(Line* to) {
     if (to == nullptr) return;
@@ -209,22 +206,10 @@ class World {
   }
   void listen_to(Line& line) {
     if (*line.stream == nullptr) return;
-    const std::vector<std::byte> written = (*line.stream)->take_written();
-    line.read.insert(line.read.end(), written.begin(), written.end());
-    std::size_t at = 0;
-    while (line.read.size() - at >= kFrameHeadBytes) {
-      const auto begin = line.read.begin() + static_cast<std::ptrdiff_t>(at);
-      const FrameSizes sizes = parse_frame_head(std::span(line.read).subspan(at, kFrameHeadBytes));
-      FUZZ_CHECK(sizes.fault == FrameFault::none);
-      if (line.read.size() - at < sizes.header_bytes + sizes.payload_bytes) break;
-      const HeaderBytes bytes(begin, begin + static_cast<std::ptrdiff_t>(sizes.header_bytes));
-      const ParsedHeader parsed = parse_frame_header(bytes);
-      FUZZ_CHECK(parsed.fault == FrameFault::none && (is_of_test(parsed.header)));
-      at += sizes.header_bytes;
-      hear(line, parsed.header, std::span(line.read).subspan(at, sizes.payload_bytes));
-      at += sizes.payload_bytes;
-    }
-    line.read.erase(line.read.begin(), line.read.begin() + static_cast<std::ptrdiff_t>(at));
+    take_frames(**line.stream, line.read, [&](const Header& header, std::span<const std::byte> payload) {
+      FUZZ_CHECK(is_of_test(header));
+      hear(line, header, payload);
+    });
   }
   void hear(Line& line, const Header& header, std::span<const std::byte> payload) {
     if (const auto* phase = std::get_if<TestPhase>(&header)) {
@@ -251,40 +236,28 @@ class World {
 }  // namespace
 
 std::vector<Bytes> seeds() {
-  const auto of = [](std::initializer_list<int> values) {
-    Bytes bytes;
-    for (const int value : values) bytes.push_back(static_cast<std::byte>(value));
-    return bytes;
-  };
-  Bytes whole = of({12, 1, 0, 3, 0});
+  Bytes whole = bytes_of({12, 1, 0, 3, 0});
   for (int i = 0; i < 200; ++i) {
-    for (const int each : {4, 0, 0, 0, 0, 0, 0, 0, 0, 6, 1}) whole.push_back(static_cast<std::byte>(each));
+    append(whole, {4, 0, 0, 0, 0, 0, 0, 0, 0, 6, 1});
   }
   // All data flows of a first candidate stand still in the middle of a frame while a second one is tested.
-  const auto of_all_flows = [](Bytes& bytes, std::initializer_list<int> values) {
-    for (std::uint32_t flow = 0; flow < kMaximumFlows; ++flow) {
-      for (const int value : values) bytes.push_back(static_cast<std::byte>(value));
-    }
-  };
-  Bytes stuck = of({12, 1, 0, 15, 80, 4});
-  of_all_flows(stuck, {0, 255, 9});
-  for (const int each : {7, 0, 2, 0, 12, 2, 0, 15, 80}) stuck.push_back(static_cast<std::byte>(each));
+  constexpr int kFlows = kMaximumFlows;
+  Bytes stuck = bytes_of({12, 1, 0, 15, 80, 4});
+  for (int flow = 0; flow < kFlows; ++flow) append(stuck, {0, 255, 9});
+  append(stuck, {7, 0, 2, 0, 12, 2, 0, 15, 80});
   // The first one's data flows are the first lines, then comes the second one's control flow.
-  for (std::uint32_t flow = 0; flow < kMaximumFlows; ++flow) {
-    for (const std::uint32_t each : {3U, kMaximumFlows + 1 + flow, 0U, 0U})
-      stuck.push_back(static_cast<std::byte>(each));
-  }
+  for (int flow = 0; flow < kFlows; ++flow) append(stuck, {3, kFlows + 1 + flow, 0, 0});
   // Two crowds, the smaller one last: it displaces the other's.
   Bytes crowds;
   for (int i = 0; i < 28; ++i) {
-    for (const int each : {0, i < 18 ? 0 : 1}) crowds.push_back(static_cast<std::byte>(each));
+    append(crowds, {0, i < 18 ? 0 : 1});
   }
   return {
       whole,
       stuck,
       crowds,
-      of({0, 1, 1, 0, 0, 3, 2, 5, 6, 10, 3, 1, 10, 2, 1, 13, 240}),
-      of({0, 3, 9, 0, 4, 1, 2, 3, 4, 8, 0, 1, 0, 0, 0, 13, 250}),
+      bytes_of({0, 1, 1, 0, 0, 3, 2, 5, 6, 10, 3, 1, 10, 2, 1, 13, 240}),
+      bytes_of({0, 3, 9, 0, 4, 1, 2, 3, 4, 8, 0, 1, 0, 0, 0, 13, 250}),
   };
 }
 

@@ -240,10 +240,7 @@ class World final : public node::EngineEvents {
   }
   static void say(Line* to, const Header& header, std::span<const std::byte> payload = {}) {
     if (to == nullptr) return;
-    HeaderBytes bytes;
-    encode_frame_header(header, payload.size(), bytes);
-    bytes.insert(bytes.end(), payload.begin(), payload.end());
-    (*to->stream)->feed(bytes);
+    feed_frame(**to->stream, header, payload);
   }
   void introduce(Line* to, const PeerId& as) {
     if (to == nullptr) return;
@@ -385,23 +382,9 @@ class World final : public node::EngineEvents {
   // Everything that the node says is as it should be.
   void listen_to(Line& line) {
     if (*line.stream == nullptr) return;
-    const std::vector<std::byte> written = (*line.stream)->take_written();
-    line.read.insert(line.read.end(), written.begin(), written.end());
-    std::size_t at = 0;
-    while (line.read.size() - at >= kFrameHeadBytes) {
-      const HeaderBytes head(line.read.begin() + static_cast<std::ptrdiff_t>(at),
-                             line.read.begin() + static_cast<std::ptrdiff_t>(at + kFrameHeadBytes));
-      const FrameSizes sizes = parse_frame_head(head);
-      FUZZ_CHECK(sizes.fault == FrameFault::none);
-      if (line.read.size() - at < sizes.header_bytes + sizes.payload_bytes) break;
-      const auto begin = line.read.begin() + static_cast<std::ptrdiff_t>(at);
-      const HeaderBytes bytes(begin, begin + static_cast<std::ptrdiff_t>(sizes.header_bytes));
-      const ParsedHeader parsed = parse_frame_header(bytes);
-      FUZZ_CHECK(parsed.fault == FrameFault::none);
-      if (const auto* propose = std::get_if<Propose>(&parsed.header)) own_proposal_ = *propose;
-      at += sizes.header_bytes + sizes.payload_bytes;
-    }
-    line.read.erase(line.read.begin(), line.read.begin() + static_cast<std::ptrdiff_t>(at));
+    take_frames(**line.stream, line.read, [&](const Header& header, std::span<const std::byte>) {
+      if (const auto* propose = std::get_if<Propose>(&header)) own_proposal_ = *propose;
+    });
   }
 
   Draws& draws_;
@@ -421,20 +404,15 @@ class World final : public node::EngineEvents {
 }  // namespace
 
 std::vector<Bytes> seeds() {
-  const auto of = [](std::initializer_list<int> values) {
-    Bytes bytes;
-    for (const int value : values) bytes.push_back(static_cast<std::byte>(value));
-    return bytes;
-  };
   return {
       // One that joins, proposes and commits; a round with its contribution and its average.
-      of({0, 0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 0, 6, 1, 0, 8, 1, 0, 14, 5, 1, 0,
-          0, 0, 0, 0, 1, 0, 5, 1, 1, 0, 0, 0, 0, 0, 0, 3, 4, 0, 1,  0, 0}),
+      bytes_of({0, 0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 0, 6, 1, 0, 8, 1, 0, 14, 5, 1, 0,
+                0, 0, 0, 0, 1, 0, 5, 1, 1, 0, 0, 0, 0, 0, 0, 3, 4, 0, 1,  0, 0}),
       // Two, and what the node proposes.
-      of({0,  0,   1,  0,  1, 1, 2, 0, 0,  0, 0, 0, 2, 1, 1, 0, 0, 0, 13, 200,
-          12, 240, 16, 39, 7, 0, 0, 0, 14, 5, 1, 0, 0, 0, 0, 0, 1, 0, 12, 250}),
+      bytes_of({0,  0,   1,  0,  1, 1, 2, 0, 0,  0, 0, 0, 2, 1, 1, 0, 0, 0, 13, 200,
+                12, 240, 16, 39, 7, 0, 0, 0, 14, 5, 1, 0, 0, 0, 0, 0, 1, 0, 12, 250}),
       // A stranger with shards before its hello, one with a wrong hello, and one that ends.
-      of({0, 0, 0, 0, 1, 0, 0, 1, 3, 0, 5, 0, 0, 3, 0, 0, 10, 0, 0, 12, 100}),
+      bytes_of({0, 0, 0, 0, 1, 0, 0, 1, 3, 0, 5, 0, 0, 3, 0, 0, 10, 0, 0, 12, 100}),
   };
 }
 

@@ -204,17 +204,12 @@ class Shell {
 }  // namespace
 
 std::vector<Bytes> seeds() {
-  const auto of = [](std::initializer_list<int> values) {
-    Bytes bytes;
-    for (const int value : values) bytes.push_back(static_cast<std::byte>(value));
-    return bytes;
-  };
   return {
-      of({0, 100, 6, 0, 8, 12}),                                          // it proposes, and all agree
-      of({0, 100, 0, 1, 0, 0, 3, 1, 0, 0, 0, 0, 10, 0, 0}),               // another's proposal, committed
-      of({0, 100, 0, 1, 0, 0, 0, 2, 5, 0, 8, 3, 2, 1, 0, 0}),             // bound to one while another asks
-      of({0, 100, 6, 0, 8, 2, 1, 0, 1, 1, 1, 0, 2, 2, 0, 2, 7, 100, 8}),  // outbid, and again
-      of({0, 100, 0, 1, 0, 0, 5, 1, 7, 100, 4, 1, 0, 0, 0, 0, 0, 0, 0}),  // the proposer is lost, and back
+      bytes_of({0, 100, 6, 0, 8, 12}),                                          // it proposes, and all agree
+      bytes_of({0, 100, 0, 1, 0, 0, 3, 1, 0, 0, 0, 0, 10, 0, 0}),               // another's proposal, committed
+      bytes_of({0, 100, 0, 1, 0, 0, 0, 2, 5, 0, 8, 3, 2, 1, 0, 0}),             // bound to one while another asks
+      bytes_of({0, 100, 6, 0, 8, 2, 1, 0, 1, 1, 1, 0, 2, 2, 0, 2, 7, 100, 8}),  // outbid, and again
+      bytes_of({0, 100, 0, 1, 0, 0, 5, 1, 7, 100, 4, 1, 0, 0, 0, 0, 0, 0, 0}),  // the proposer is lost, and back
   };
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,6 +27,14 @@ std::vector<Bytes> seeds();
   std::abort();
 }
 
+inline void append(Bytes& bytes, std::initializer_list<int> values) {
+  for (const int value : values) bytes.push_back(static_cast<std::byte>(value));
+}
+inline Bytes bytes_of(std::initializer_list<int> values) {
+  Bytes bytes;
+  append(bytes, values);
+  return bytes;
+}
 inline Bytes bytes_of(std::string_view text) {
   const auto bytes = std::as_bytes(std::span(text.data(), text.size()));
   return {bytes.begin(), bytes.end()};

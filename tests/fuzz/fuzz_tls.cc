@@ -231,16 +231,11 @@ class Net {
 }  // namespace
 
 std::vector<Bytes> seeds() {
-  const auto of = [](std::initializer_list<int> values) {
-    Bytes bytes;
-    for (const int value : values) bytes.push_back(static_cast<std::byte>(value));
-    return bytes;
-  };
   return {
-      of({1, 0, 0, 200, 1, 1, 100, 0, 0, 4, 1, 0, 100, 0, 1, 90, 1, 1, 3}),  // both write and read
-      of({1, 0, 0, 200, 0, 5, 9, 4, 1, 1, 50, 0, 0, 3}),                     // a damaged record
-      of({0, 0, 2, 100, 0, 2, 100, 1, 2, 200, 0, 6, 3, 0, 0, 4, 1, 4}),      // a handshake in pieces, with a gap
-      of({0, 0, 7, 8, 22, 3, 1, 0, 4, 1, 0, 0, 0, 3, 1, 10, 0}),             // something like a hello
+      bytes_of({1, 0, 0, 200, 1, 1, 100, 0, 0, 4, 1, 0, 100, 0, 1, 90, 1, 1, 3}),  // both write and read
+      bytes_of({1, 0, 0, 200, 0, 5, 9, 4, 1, 1, 50, 0, 0, 3}),                     // a damaged record
+      bytes_of({0, 0, 2, 100, 0, 2, 100, 1, 2, 200, 0, 6, 3, 0, 0, 4, 1, 4}),      // a handshake in pieces, with a gap
+      bytes_of({0, 0, 7, 8, 22, 3, 1, 0, 4, 1, 0, 0, 0, 3, 1, 10, 0}),             // something like a hello
   };
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tests/fuzz/fuzz_target.hpp"
+#include "transport/frame.hpp"
 #include "transport/io.hpp"
 
 namespace papilio::fuzz {
@@ -222,5 +223,36 @@ class ScriptIo final : public transport::Io {
   std::vector<Handle> dialled_;
   ScriptListener listener_;
 };
+
+// ---- frames over such a connection
+
+inline void feed_frame(ScriptStream& stream, const transport::Header& header, std::span<const std::byte> payload = {}) {
+  transport::HeaderBytes bytes;
+  transport::encode_frame_header(header, payload.size(), bytes);
+  bytes.insert(bytes.end(), payload.begin(), payload.end());
+  stream.feed(bytes);
+}
+
+// What was written, as hear(header, payload); `rest` keeps what is not a whole frame yet. The owner's own frames are
+// sound, or it is a finding.
+template <typename Hear>
+void take_frames(ScriptStream& stream, Bytes& rest, Hear hear) {
+  const std::vector<std::byte> written = stream.take_written();
+  rest.insert(rest.end(), written.begin(), written.end());
+  std::size_t at = 0;
+  while (rest.size() - at >= transport::kFrameHeadBytes) {
+    const auto left = std::span(rest).subspan(at);
+    const transport::FrameSizes sizes = transport::parse_frame_head(left.first(transport::kFrameHeadBytes));
+    FUZZ_CHECK(sizes.fault == transport::FrameFault::none);
+    if (left.size() < sizes.header_bytes + sizes.payload_bytes) break;
+    const auto header = left.first(sizes.header_bytes);
+    const transport::ParsedHeader parsed =
+        transport::parse_frame_header(transport::HeaderBytes(header.begin(), header.end()));
+    FUZZ_CHECK(parsed.fault == transport::FrameFault::none);
+    hear(parsed.header, left.subspan(sizes.header_bytes, sizes.payload_bytes));
+    at += sizes.header_bytes + sizes.payload_bytes;
+  }
+  rest.erase(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(at));
+}
 
 }  // namespace papilio::fuzz

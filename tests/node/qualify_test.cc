@@ -498,8 +498,8 @@ TEST(QualifyDoor, NeitherDoCrowdsFromVeryManyAddresses) {
   EXPECT_EQ(honest.result().failure, "");
 }
 
-// A data flow that is turned away is named as the reason, once the judge has had his time to say more.
-TEST(QualifyDoor, AFlowThatIsTurnedAwayIsNamed) {
+// A candidate whose data flow is turned away waits for what the judge has to say of it.
+TEST(QualifyDoor, WhatAJudgeSaysOfAFlowThatWasTurnedAwayIsHeard) {
   QualifyWorld world({.judge = [](JudgeConfig& config) { config.door.elsewhere.connections = 3; }});
   Candidate& candidate = world.add_candidate(2);
   ASSERT_TRUE(world.run_until_done(candidate));

@@ -249,6 +249,8 @@ class StrangersTest(unittest.TestCase):
             after = group.members[0].rounds_after(group.members[0].rounds()[-1].epoch, 1)[0]
             most_descriptors, most_bytes = max(most_descriptors, after.descriptors), max(most_bytes, after.resident_bytes)
         self.wait_until_counted(group, "no-hello-in-time", 1)
+        print(f"{MANY} connections: at most {most_descriptors - before.descriptors} descriptors and "
+              f"{(most_bytes - before.resident_bytes) / (1 << 20):.0f} MiB more")
         self.assertLess(most_descriptors, before.descriptors + 400)
         self.assertLess(most_bytes, before.resident_bytes + (64 << 20))
         self.expect_unharmed(group, since=max(member.rounds()[-1].epoch for member in group.members))

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <optional>
 
+#include "engine/base/text.hpp"
 #include "transport/identity.hpp"
 
 namespace papilio::tools {
@@ -18,7 +19,7 @@ constexpr std::size_t kShownBytes = 80;  // of what is no id
 
 Error not_an_id(const std::string& where, const std::string& text) {
   return usage_error(
-      where + ": '" + core::one_line(text, kShownBytes) +
+      where + ": '" + one_line(text, kShownBytes) +
       "' is not a peer's id (64 hexadecimal digits, 0-9 and a-f); copy what `papilio-node id` prints on its machine");
 }
 

@@ -4,8 +4,8 @@
 
 #include <chrono>
 
+#include "engine/base/text.hpp"
 #include "engine/base/units.hpp"
-#include "engine/core/conduct.hpp"
 #include "engine/node/certificate.hpp"
 #include "tools/qualify/options.hpp"
 
@@ -32,8 +32,7 @@ Result<int> show(const std::string& file, const tools::CommandLine& line) {
              : now < read->issued ? "GENUINE, BUT NOT VALID YET"
                                   : "GENUINE, BUT EXPIRED");
   fmt::print(out, "  peer     {}\n  judge    {}\n", to_hex(read->subject, 64), to_hex(read->judge, 64));
-  fmt::print(out, "  run      {}\n",
-             read->run_id.empty() ? "any" : core::one_line(read->run_id, node::kMaximumRunIdBytes));
+  fmt::print(out, "  run      {}\n", read->run_id.empty() ? "any" : one_line(read->run_id));
   fmt::print(out, "  up       {} (at once {})\n", rate(read->up_bps), rate(read->up_at_once_bps));
   fmt::print(out, "  down     {} (at once {})\n", rate(read->down_bps), rate(read->down_at_once_bps));
   fmt::print(out, "  rtt      {} (p99 {}, jitter {})\n", human_duration(read->round_trip_median),
